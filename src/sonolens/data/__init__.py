@@ -1,0 +1,1 @@
+"""Recordings in: decoding, corpora, generators with known truth, splits."""

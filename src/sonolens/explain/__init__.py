@@ -1,0 +1,1 @@
+"""One attribution method per file: (model, input, scalar target, baseline) -> map."""

@@ -1,0 +1,141 @@
+"""dvc.yaml as data, and the folder of outputs a stage writes whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sonolens.params import load_yaml
+
+MAIN_ROOT_MARK = (".dvc", "tmp", "exps")
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage of dvc.yaml with `${…}` filled in from params.yaml; paths are relative to the root."""
+
+    name: str
+    cmd: str
+    deps: tuple[str, ...]
+    params: tuple[str, ...]
+    outs: tuple[str, ...]
+    metrics: tuple[str, ...]
+    plots: tuple[str, ...]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.outs + self.metrics + self.plots
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        return tuple(path for path in self.deps if path.startswith("src/"))
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        return tuple(path for path in self.deps if not path.startswith("src/"))
+
+
+def load_pipeline(root: Path, params: dict[str, Any] | None = None) -> dict[str, StageSpec]:
+    """Stages of `root`/dvc.yaml by name, in file order."""
+    values = params if params is not None else load_yaml(root / "params.yaml")
+    stages = load_yaml(root / "dvc.yaml")["stages"]
+    return {name: _spec(name, body, values) for name, body in stages.items()}
+
+
+def _spec(name: str, body: dict[str, Any], values: dict[str, Any]) -> StageSpec:
+    def paths(kind: str) -> tuple[str, ...]:
+        items = (next(iter(item)) if isinstance(item, dict) else item for item in body.get(kind, []))
+        return tuple(_interpolate(item, values) for item in items)
+
+    return StageSpec(
+        name, body["cmd"], paths("deps"), paths("params"), paths("outs"), paths("metrics"), paths("plots")
+    )
+
+
+def _interpolate(text: str, values: dict[str, Any]) -> str:
+    def look_up(match: re.Match[str]) -> str:
+        value: Any = values
+        for part in match[1].split("."):
+            value = value[part]
+        return str(value)
+
+    return re.sub(r"\$\{([\w.]+)\}", look_up, text)
+
+
+@dataclass
+class StageFiles:
+    """Paths a stage may read and write.
+
+    Outputs go to a staging folder; `commit` moves them to their places when all have been written.
+    """
+
+    root: Path
+    spec: StageSpec
+    staging: Path
+    _asked: set[str] = field(default_factory=set)
+
+    def dep(self, path: str) -> Path:
+        """A declared input. Raises KeyError when dvc.yaml does not list it."""
+        if not any(path == dep or path.startswith(dep + "/") for dep in self.spec.deps):
+            raise KeyError(f"dvc.yaml: stage {self.spec.name} reads {path}, which is not among its deps")
+        return self.root / path
+
+    def out(self, path: str) -> Path:
+        """Where to write a declared output. Raises KeyError when dvc.yaml does not list it."""
+        if path not in self.spec.outputs:
+            raise KeyError(f"dvc.yaml: stage {self.spec.name} writes {path}, which is not among its outs")
+        self._asked.add(path)
+        target = self.staging / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
+
+    def commit(self) -> None:
+        """Move all outputs to their places. Raises RuntimeError when one is missing."""
+        missing = [path for path in self.spec.outputs if not (self.staging / path).exists()]
+        if missing:
+            raise RuntimeError(f"stage {self.spec.name} did not write {', '.join(missing)}")
+        for path in self.spec.outputs:
+            target = self.root / path
+            if target.is_dir():
+                shutil.rmtree(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self.staging / path, target)
+
+
+@contextmanager
+def open_files(root: Path, spec: StageSpec) -> Iterator[StageFiles]:
+    """Stage files whose staging folder is removed at the end; nothing is committed by itself."""
+    staging = root / ".dvc" / "tmp" / "sonolens" / "staging" / f"{spec.name}-{os.getpid()}"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        yield StageFiles(root, spec, staging)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def main_root(root: Path) -> Path:
+    """The user's checkout: `root` itself, or the one whose .dvc/tmp/exps holds it, or its worktree's."""
+    import subprocess
+
+    parts = root.resolve().parts
+    for start in range(len(parts) - len(MAIN_ROOT_MARK)):
+        if parts[start : start + len(MAIN_ROOT_MARK)] == MAIN_ROOT_MARK:
+            return Path(*parts[:start])
+    command = ["git", "-C", str(root), "rev-parse", "--path-format=absolute", "--git-common-dir"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    common = Path(answer.stdout.strip()) if answer.returncode == 0 else root / ".git"
+    return common.parent if common.name == ".git" else root.resolve()
+
+
+def scratch(root: Path, *parts: str) -> Path:
+    """A folder of the main checkout that survives temporary experiments: .dvc/tmp/sonolens/…"""
+    folder = main_root(root).joinpath(".dvc", "tmp", "sonolens", *parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,1 @@
+"""One metric per file: (attributions, context) -> one score per item."""

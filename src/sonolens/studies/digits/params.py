@@ -1,0 +1,105 @@
+"""Section `digits` of params.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from sonolens.params import Section
+
+Protocol = Literal["speaker", "leaky"]
+Variant = Literal["trained", "permuted", "random_weights"]
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+
+
+class FormantWords(Section):
+    n_speakers: int = Field(ge=3)
+    n_repetitions: Positive
+    snr_db: tuple[float, float] = Field(description="range of the noise level below the word's peak")
+
+
+class Prepare(Section):
+    task: Literal["digit", "sex"]
+    partial: bool
+    on_bad_file: Literal["stop", "skip"]
+    sample_rate: int = Field(ge=2000)
+    speaker_folds: Literal["published", "grouped"]
+    n_folds: int = Field(ge=2)
+    val_unit: Literal["person", "item"]
+    formant_words: FormantWords
+
+
+class Features(Section):
+    sizes: list[Annotated[int, Field(ge=16)]] = Field(min_length=1)
+    duration_s: float = Field(gt=0)
+    placement: Literal["start", "centre", "random"]
+    n_fft: int = Field(ge=32)
+    f_min: float = Field(ge=0)
+    f_max: float = Field(gt=0)
+    reference: Literal["clip_max", "full_scale"]
+
+
+class Train(Section):
+    architecture: Literal["resnet18_narrow", "alexnet_small"]
+    width: int = Field(ge=4, description="channels of the first ResNet stage, or of AlexNet divided by 4")
+    protocols: list[Protocol] = Field(min_length=1)
+    folds: list[NonNegative] = Field(min_length=1)
+    model_seeds: list[NonNegative] = Field(min_length=1)
+    variants: list[Variant] = Field(min_length=1)
+    epochs: Positive
+    batch_size: int = Field(ge=2)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    patience: Positive
+
+
+class Evaluate(Section):
+    n_permutations: Positive
+
+
+class Explain(Section):
+    methods: list[str] = Field(min_length=1)
+    baselines: list[str] = Field(min_length=1)
+    variants: list[Variant] = Field(min_length=1)
+    protocols: list[Protocol] = Field(min_length=1)
+    n_items: Positive
+    n_steps: int = Field(ge=2)
+    chunk_size: Positive
+
+
+class Score(Section):
+    metrics: list[str] = Field(min_length=1)
+    n_coalitions: int = Field(ge=3)
+    n_noise_draws: Positive
+    noise_radius: float = Field(gt=0, lt=1)
+    n_items_costly: Positive
+
+
+class Report(Section):
+    n_resamples: int = Field(ge=100)
+    level: float = Field(gt=0.5, lt=1)
+    n_examples: Positive
+
+
+class Params(Section):
+    """All of `digits`."""
+
+    source: str
+    prepare: Prepare
+    features: Features
+    train: Train
+    evaluate: Evaluate
+    explain: Explain
+    score: Score
+    report: Report
+
+    @model_validator(mode="after")
+    def _fits(self) -> Params:
+        if self.features.f_max > self.prepare.sample_rate / 2:
+            raise ValueError(
+                f"features.f_max {self.features.f_max} Hz lies above half of prepare.sample_rate "
+                f"{self.prepare.sample_rate}; lower it"
+            )
+        return self

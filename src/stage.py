@@ -1,0 +1,24 @@
+"""Launcher of every DVC stage: `python src/stage.py STUDY STAGE [CELL]`.
+
+It lies beside the package so that a queued experiment, which runs in a temporary clone,
+imports its own code. Environment variables must be set before torch is first imported.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+SRC = str(Path(__file__).resolve().parent)
+os.environ["PYTHONPATH"] = SRC  # loky and Dask workers import the same code
+os.environ["PYTHONHASHSEED"] = "0"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy-waiting workers cost up to 15x on shared cores
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+
+if __name__ == "__main__":
+    try:
+        from sonolens.stages import main
+    except ModuleNotFoundError as error:
+        sys.exit(f"{error}; this `python` ({sys.executable}) lacks it: activate the environment made by `make repro`")
+    sys.exit(main(sys.argv[1:]))
