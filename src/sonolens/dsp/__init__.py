@@ -1,0 +1,1 @@
+"""Waveform to time-frequency and back; the only place where scales are defined."""

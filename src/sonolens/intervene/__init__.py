@@ -1,0 +1,1 @@
+"""Edits of sound and spectrogram that let a model be asked again, and a person listen."""

@@ -1,0 +1,1 @@
+"""One architecture per file; one nn.ReLU module per activation, so that hooks see every one."""

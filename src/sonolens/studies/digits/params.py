@@ -41,6 +41,18 @@ class Features(Section):
     reference: Literal["clip_max", "full_scale"]
 
 
+Share = Annotated[float, Field(ge=0, lt=0.5)]
+
+
+class Augment(Section):
+    """Shares of the axis; see sonolens.fit.Augment."""
+
+    time_shift: Share
+    freq_shift: Share
+    time_mask: Share
+    freq_mask: Share
+
+
 class Train(Section):
     architecture: Literal["resnet18_narrow", "alexnet_small"]
     width: int = Field(ge=4, description="channels of the first ResNet stage, or of AlexNet divided by 4")
@@ -53,6 +65,7 @@ class Train(Section):
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     patience: Positive
+    augment: Augment
 
 
 class Evaluate(Section):

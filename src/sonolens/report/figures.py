@@ -1,0 +1,169 @@
+"""Pictures of results: axes in Hz and s, signed maps on symmetric colour scales, units on every bar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+
+mpl.use("Agg")
+
+from matplotlib import pyplot as plt  # noqa: E402 - after the backend is chosen
+
+from sonolens.store import whole  # noqa: E402
+
+DPI = 110
+SIGNED_MAP, POWER_MAP = "RdBu_r", "magma"
+TICKS_HZ = np.array([50, 100, 200, 500, 1000, 2000, 4000, 8000, 16000])
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Examples by method.
+
+    axes      frequencies_hz, times_s and scale, as in axes.json
+    inputs    (n_items, freq, time) on that scale
+    maps      by label: signed attributions (n_items, freq, time)
+    masks     truth (n_items, freq, time) or None
+    titles    one per item
+    """
+
+    axes: dict[str, Any]
+    inputs: np.ndarray
+    maps: dict[str, np.ndarray]
+    masks: np.ndarray | None
+    titles: list[str]
+
+
+@contextmanager
+def _figure(path: Path, n_rows: int, n_columns: int, width: float, height: float) -> Iterator[np.ndarray]:
+    figure, axes = plt.subplots(
+        n_rows, n_columns, figsize=(width, height), squeeze=False, layout="constrained", dpi=DPI
+    )
+    try:
+        yield axes
+        with whole(path) as stream:
+            figure.savefig(stream, format="png", metadata={"Software": None})
+    finally:
+        plt.close(figure)
+
+
+def draw_map(
+    ax: plt.Axes, values: np.ndarray, axes: dict[str, Any], *, signed: bool, limit: float | None = None
+) -> mpl.collections.QuadMesh:
+    """Time-frequency map (freq, time) with its rows evenly spaced and labelled by their frequency in Hz.
+
+    A signed map has a symmetric colour scale at `limit` (default: the 99 % quantile of its size), so white is zero.
+    """
+    frequencies_hz, times_s = np.array(axes["frequencies_hz"]), np.array(axes["times_s"])
+    step_s = times_s[1] - times_s[0]
+    columns = np.append(times_s, times_s[-1] + step_s) - step_s / 2
+    rows = np.arange(len(frequencies_hz) + 1) - 0.5
+    if signed:
+        limit = limit if limit is not None else float(np.quantile(np.abs(values), 0.99)) or 1.0
+        mesh = ax.pcolormesh(columns, rows, values, cmap=SIGNED_MAP, vmin=-limit, vmax=limit, rasterized=True)
+    else:
+        scale = axes["scale"]
+        decibel = values * scale["range_db"] - scale["range_db"]
+        mesh = ax.pcolormesh(columns, rows, decibel, cmap=POWER_MAP, vmin=-scale["range_db"], vmax=0, rasterized=True)
+    ticks_hz = TICKS_HZ[(frequencies_hz[0] <= TICKS_HZ) & (frequencies_hz[-1] >= TICKS_HZ)]
+    ax.set_yticks(np.interp(ticks_hz, frequencies_hz, np.arange(len(frequencies_hz))), [str(tick) for tick in ticks_hz])
+    return mesh
+
+
+def attribution_grid(grid: Grid, path: Path) -> None:
+    """Input and signed maps, a row per item; the truth is outlined where there is one."""
+    n_items, labels = len(grid.inputs), list(grid.maps)
+    height = 1.75 * n_items + 0.8
+    with _figure(path, n_items, len(labels) + 1, 2.3 * (len(labels) + 1) + 0.6, height) as axes:
+        for row in range(n_items):
+            mesh = draw_map(axes[row, 0], grid.inputs[row], grid.axes, signed=False)
+            axes[row, 0].set_ylabel("frequency (Hz)")
+            axes[row, 0].set_title(grid.titles[row], fontsize=8)
+            for column, label in enumerate(labels, start=1):
+                ax, values = axes[row, column], grid.maps[label][row]
+                limit = float(np.quantile(np.abs(values), 0.99)) or 1.0
+                signed = draw_map(ax, values / limit, grid.axes, signed=True, limit=1.0)
+                if row == 0:
+                    ax.set_title(label.replace("_", " "), fontsize=8)
+                ax.set_yticklabels([])
+            if grid.masks is not None:
+                for ax in axes[row]:
+                    ax.contour(
+                        grid.axes["times_s"], np.arange(len(grid.axes["frequencies_hz"])), grid.masks[row],
+                        levels=[0.5], colors="#00a86b", linewidths=0.7,
+                    )  # fmt: skip
+        for ax in axes[:-1].flat:
+            ax.set_xticklabels([])
+        for ax in axes[-1]:
+            ax.set_xlabel("time (s)")
+        figure = axes[0, 0].figure
+        figure.colorbar(mesh, ax=axes[:, 0], location="left", shrink=min(1, 3.5 / height), label="level (dB re loudest cell)", pad=0.02)
+        figure.colorbar(signed, ax=axes[:, -1], shrink=min(1, 3.5 / height), label="attribution / its 99 % quantile")
+
+
+def training_curves(history: pd.DataFrame, path: Path) -> None:
+    """Loss and validation accuracy by epoch, a line per model; one column per cell."""
+    cells = sorted(history["cell"].unique())
+    styles = {"trained": "-", "permuted": ":"}
+    with _figure(path, 2, len(cells), 4.6 * len(cells) + 1, 5.2) as axes:
+        for column, cell in enumerate(cells):
+            keys = ["protocol", "variant", "fold", "model_seed"]
+            for index, ((protocol, variant, fold, seed), table) in enumerate(history.query("cell == @cell").groupby(keys)):
+                colour, style = f"C{index % 10}", styles.get(variant, "--")
+                label = f"{protocol}, {variant}, fold {fold}, seed {seed}"
+                axes[0, column].plot(table["epoch"], table["val_loss"], style, color=colour, label=label)
+                axes[1, column].plot(table["epoch"], table["val_accuracy"], style, color=colour)
+            axes[0, column].set(title=cell, ylabel="validation loss (nats)")
+            axes[1, column].set(xlabel="epoch", ylabel="validation accuracy", ylim=(0, 1.02))
+        axes[0, -1].legend(fontsize=7, loc="upper right")
+
+
+def confusion_matrix(predictions: pd.DataFrame, classes: list[str], path: Path) -> None:
+    """Share of each true class by predicted class."""
+    counts = np.zeros((len(classes), len(classes)))
+    np.add.at(counts, (predictions["class_index"], predictions["predicted"]), 1)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    size = 0.45 * len(classes) + 2
+    with _figure(path, 1, 1, size + 0.6, size) as axes:
+        ax = axes[0, 0]
+        image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        ax.set_xticks(range(len(classes)), classes)
+        ax.set_yticks(range(len(classes)), classes)
+        ax.set(xlabel="predicted", ylabel="true", title=f"n = {int(counts.sum())} items")
+        for row, column in np.argwhere(counts > 0):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            ax.text(column, row, int(counts[row, column]), ha="center", va="center", fontsize=7, color=colour)
+        ax.figure.colorbar(image, ax=ax, label="share of the true class")
+
+
+def score_table(table: pd.DataFrame, directions: dict[str, str], path: Path) -> None:
+    """Mean and interval of every metric by method, a panel per metric."""
+    shown = table.query("variant == 'trained'")
+    metrics = sorted(shown["metric"].unique())
+    n_columns = min(3, len(metrics))
+    n_rows = -(-len(metrics) // n_columns)
+    arrows = {"higher": "higher is better", "lower": "lower is better"}
+    with _figure(path, n_rows, n_columns, 4.2 * n_columns, 2.4 * n_rows) as axes:
+        for ax, metric in zip(axes.flat, metrics, strict=False):
+            rows = shown[shown["metric"] == metric].reset_index(drop=True)
+            names = [_label(row) for row in rows.itertuples()]
+            low, high = rows["value"] - rows["ci_low"], rows["ci_high"] - rows["value"]
+            ax.errorbar(rows["value"], range(len(rows)), xerr=np.clip([low, high], 0, None), fmt="o", ms=4, capsize=2)
+            ax.set_yticks(range(len(rows)), names, fontsize=7)
+            ax.invert_yaxis()
+            ax.set_title(f"{metric.replace('_', ' ')} ({arrows.get(directions[metric], 'no direction')})", fontsize=8)
+            ax.grid(axis="x", alpha=0.3)
+        for ax in axes.flat[len(metrics) :]:
+            ax.set_visible(False)
+
+
+def _label(row: Any) -> str:
+    baseline = f", {row.baseline}" if isinstance(row.baseline, str) and row.baseline not in ("", "none") else ""
+    return f"{row.method}{baseline}".replace("_", " ")

@@ -1,0 +1,123 @@
+"""Runs one stage of dvc.yaml: guard, params, tracking record, the stage itself, outputs written whole."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import create_model
+
+from sonolens import params as base
+from sonolens.pipeline import StageSpec, load_pipeline, open_files, scratch
+
+
+class StageError(RuntimeError):
+    """The stage cannot run here; the message says what was found, needed and what to do."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Entry of src/stage.py. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python src/stage.py", description="Run one stage of the pipeline.")
+    parser.add_argument("study", choices=studies())
+    parser.add_argument("stage", help="stage of the study, as in dvc.yaml")
+    parser.add_argument("cell", nargs="?", help="cell of the stage, where it has several")
+    asked = parser.parse_args(arguments)
+    name = "-".join(part for part in (asked.study, asked.stage, asked.cell) if part)
+    try:
+        run(Path.cwd(), asked.study, asked.stage, asked.cell)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if not type(error).__module__.startswith("sonolens."):
+            raise  # not foreseen: the traceback is the message
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def studies() -> list[str]:
+    """Names of the studies: the folders below `studies` that have a params.py."""
+    return sorted(path.parent.name for path in (Path(__file__).parent / "studies").glob("*/params.py"))
+
+
+def params_model() -> type[base.BaseModel]:
+    """Model of params.yaml, composed of `runtime`, `common` and the studies' sections."""
+    sections: dict[str, Any] = {
+        study: (importlib.import_module(f"sonolens.studies.{study}.params").Params, ...) for study in studies()
+    }
+    return create_model(
+        "AllParams", __base__=base.Section, runtime=(base.Runtime, ...), common=(base.Common, ...), **sections
+    )
+
+
+def load_params(root: Path) -> Any:
+    """All of params.yaml, checked. Raises ParamsError that names each wrong key."""
+    return base.validate(base.load_yaml(root / "params.yaml"), params_model(), "params.yaml")
+
+
+def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
+    """Run one stage in `root`, the folder with dvc.yaml."""
+    guard(root)
+    values = base.load_yaml(root / "params.yaml")
+    checked = base.validate(values, params_model(), "params.yaml")
+    name = "-".join(part for part in (study, stage, cell) if part)
+    pipeline = load_pipeline(root, values)
+    if name not in pipeline:
+        raise StageError(f"dvc.yaml: no stage {name}; it has {', '.join(pipeline)}")
+    spec = pipeline[name]
+    _need_inputs(root, spec)
+    os.environ.setdefault("OMP_NUM_THREADS", str(checked.runtime.threads))
+    stage_params = base.StageParams(getattr(checked, study), checked.common, checked.runtime)
+    module = importlib.import_module(f"sonolens.studies.{study}.{stage}")
+    track = importlib.import_module("sonolens.track")
+    started = time.time()
+    with (
+        _alone(root, name),
+        open_files(root, spec) as files,
+        track.open_record(root, spec, values, study=study, stage=stage, cell=cell) as record,
+    ):
+        module.run(stage_params, files, record)
+        files.commit()
+    track.note_stage(root, spec, values, started, time.time())
+
+
+def guard(root: Path) -> None:
+    """Refuse to run another checkout's code: its numbers would be published under this one's name."""
+    found, needed = Path(__file__).resolve().parent, (root / "src" / "sonolens").resolve()
+    if found != needed:
+        raise StageError(
+            f"the imported package lies in {found}, need {needed}; start stages as `python src/stage.py` "
+            "from the folder that holds dvc.yaml"
+        )
+
+
+def _need_inputs(root: Path, spec: StageSpec) -> None:
+    missing = [path for path in spec.deps if not (root / path).exists()]
+    if missing:
+        raise StageError(
+            f"missing input {', '.join(missing)}; `dvc repro {spec.name}` makes what stages make, "
+            "`dvc checkout` brings back what was made, and `sonolens data list` names the sources"
+        )
+
+
+@contextmanager
+def _alone(root: Path, name: str) -> Iterator[None]:
+    """One run of a stage per checkout: a second writer would mix its outputs with the first one's."""
+    from filelock import FileLock, Timeout
+
+    place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
+    lock = FileLock(scratch(root, "locks") / f"{name}-{place}.lock")
+    try:
+        with lock.acquire(timeout=0):
+            yield
+    except Timeout as error:
+        raise StageError("another process runs this stage in this folder; wait for it or stop it") from error

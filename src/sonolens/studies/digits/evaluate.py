@@ -1,0 +1,64 @@
+"""Trained classifiers to predictions of their test parts, and the leakage report."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from sonolens.models import checkpoint
+from sonolens.params import StageParams
+from sonolens.pipeline import StageFiles
+from sonolens.score import classification, leakage
+from sonolens.store import write_csv, write_json, write_parquet
+from sonolens.studies.digits.datasets import Dataset, cell_name, model_path
+from sonolens.studies.digits.params import Params
+from sonolens.studies.digits.train import UNTRAINED, model_keys
+from sonolens.track import NullRecord as Record
+
+OUT = "data/digits/evaluate/predictions.parquet"
+
+
+def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
+    data = Dataset(files.root)
+    tables = []
+    for key in model_keys(params.study):
+        if key.variant == UNTRAINED:
+            continue
+        model, _ = checkpoint.load(files.root / model_path(key))
+        part = data.part(key.cell, key.protocol, key.fold, "test")
+        persons = data.manifest.loc[list(part.ids), "person_id"].to_numpy()
+        table = classification.prediction_table(
+            part.ids, persons, part.labels.numpy(), classification.predict(model, part.inputs)
+        )
+        tables.append(table.assign(**key.as_row()))
+    predictions = pd.concat(tables, ignore_index=True)
+    write_parquet(files.out(OUT), predictions)
+    shown = predictions.query("protocol == 'speaker' and variant == 'trained' and cell == @_headline(@params)")
+    names = pd.Series(data.classes)
+    write_csv(
+        files.out("plots/digits/confusion.csv"),
+        pd.DataFrame({"actual": shown["class_index"].map(names), "predicted": shown["predicted"].map(names)})
+        .sort_values(["actual", "predicted"]),
+    )  # fmt: skip
+    write_json(files.out("metrics/digits/leakage.json"), _leakage(params, data))
+
+
+def _headline(params: StageParams[Params]) -> str:
+    return cell_name(params.study.features.sizes[0])
+
+
+def _leakage(params: StageParams[Params], data: Dataset) -> dict[str, float]:
+    manifest = data.manifest
+    row_of = pd.Series(range(len(manifest)), index=manifest["item_id"])
+    features = leakage.summary_features(data.features(_headline(params)).take(list(manifest["item_id"])))
+    folds = {
+        name: [(row_of[list(fold.train + fold.val)].to_numpy(), row_of[list(fold.test)].to_numpy()) for fold in folds]
+        for name, folds in data.folds.items()
+    }
+    report = leakage.leakage_report(
+        manifest, features, folds["leaky"], folds["speaker"],
+        seed=params.common.seed, n_permutations=params.study.evaluate.n_permutations,
+    )  # fmt: skip
+    metrics: dict[str, float] = {"n_person": manifest["person_id"].nunique(), "n_item": len(manifest)}
+    for name, interval in report.items():
+        metrics |= interval.as_metrics(f"accuracy_{name}")
+    return metrics | {"accuracy_chance": 1 / len(data.classes)}

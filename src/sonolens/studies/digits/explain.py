@@ -1,0 +1,41 @@
+"""Trained classifiers to attribution maps, every method on the same items."""
+
+from __future__ import annotations
+
+from sonolens.explain import cells
+from sonolens.explain.contract import CellKey
+from sonolens.explain.shards import Shards
+from sonolens.params import StageParams
+from sonolens.pipeline import StageFiles, scratch
+from sonolens.studies.digits.adapter import DigitsAdapter
+from sonolens.studies.digits.params import Params
+from sonolens.studies.digits.train import model_keys
+from sonolens.track import NullRecord as Record
+
+
+def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
+    section = params.study.explain
+    cells.run_cells(
+        DigitsAdapter(files.root, params.study, params.common.seed),
+        explained_keys(params.study),
+        methods=section.methods,
+        baselines=section.baselines,
+        options={"chunk_size": section.chunk_size, "integrated_gradients": {"n_steps": section.n_steps}},
+        n_items=section.n_items,
+        part="test",
+        seed=params.common.seed,
+        runtime=params.runtime,
+        shards=Shards(scratch(files.root, "shards")),
+        out=files.out("data/digits/explain"),
+    )
+
+
+def explained_keys(study: Params) -> list[CellKey]:
+    """The trained models that are explained, and a control with random weights where asked for."""
+    section = study.explain
+    trained = [key for key in model_keys(study) if key.protocol in section.protocols]
+    keys = [key for key in trained if key.variant in section.variants]
+    if "random_weights" in section.variants:
+        keys += [CellKey(key.cell, key.protocol, key.fold, key.model_seed, "random_weights")
+                 for key in trained if key.variant == "trained"]  # fmt: skip
+    return keys

@@ -1,0 +1,40 @@
+"""Predictions and scores to the summary, small tables, curves and pictures."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from sonolens.params import StageParams
+from sonolens.pipeline import StageFiles
+from sonolens.report import figures
+from sonolens.score import registry
+from sonolens.store import ArrayStore, read_parquet, write_csv, write_json
+from sonolens.studies.digits import summary
+from sonolens.studies.digits.adapter import DigitsAdapter
+from sonolens.studies.digits.params import Params
+from sonolens.track import NullRecord as Record
+
+PAGES = "plots/digits/pages/report"
+
+
+def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
+    predictions = read_parquet(files.dep("data/digits/evaluate/predictions.parquet"))
+    scores = read_parquet(files.dep("data/digits/score/scores.parquet"))
+    history = pd.read_csv(files.dep("plots/digits/history.csv"))
+    accuracy, folds = summary.accuracies(params, predictions)
+    xai = summary.score_table(params, scores)
+    write_json(files.out("metrics/digits/summary.json"), accuracy | summary.xai_metrics(xai, scores))
+    write_csv(files.out("metrics/digits/folds.csv"), folds)
+    write_csv(files.out("metrics/digits/scores.csv"), xai)
+    write_csv(files.out("plots/digits/curves.csv"), summary.mean_curves(files))
+
+    adapter = DigitsAdapter(files.root, params.study, params.common.seed)
+    pages = files.out(PAGES)
+    pages.mkdir(parents=True)
+    figures.training_curves(history, pages / "training_curves.png")
+    headline = summary.headline(params, predictions)
+    figures.confusion_matrix(headline, list(adapter.data.classes), pages / "confusion.png")
+    figures.score_table(xai, registry.directions(), pages / "scores.png")
+    store = ArrayStore(files.dep("data/digits/explain"))
+    for name, grid in summary.grids(params, adapter, store, headline).items():
+        figures.attribution_grid(grid, pages / f"{name}.png")
