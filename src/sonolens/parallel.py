@@ -4,47 +4,54 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from sonolens.params import Runtime
 
+CONNECT_S = 10
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class EngineError(RuntimeError):
+    """The engine named in params cannot be used; the message says what is missing."""
+
+
 @contextmanager
 def engine(runtime: Runtime) -> Iterator[None]:
-    """Choose joblib's backend for the block. Raises RuntimeError when Dask is asked for but absent."""
-    import joblib
-
-    if runtime.engine == "serial" or runtime.workers == 1 and runtime.engine == "loky":
-        with joblib.parallel_config(backend="sequential"):
-            yield
-    elif runtime.engine == "loky":
-        with joblib.parallel_config(
-            backend="loky", n_jobs=runtime.workers, inner_max_num_threads=runtime.threads
-        ):
-            yield
-    else:
-        with _dask(runtime):
-            yield
+    """Choose joblib's backend for the block. Raises EngineError when Dask is asked for but absent."""
+    with _connected(runtime), _chosen(runtime):
+        yield
 
 
-@contextmanager
-def _dask(runtime: Runtime) -> Iterator[None]:
-    import joblib
-
+def _connected(runtime: Runtime) -> AbstractContextManager[object]:
+    """What must stay open while results are computed."""
+    if runtime.engine != "dask":
+        return nullcontext()
     try:
         from distributed import Client
     except ModuleNotFoundError as error:
-        raise RuntimeError(
+        raise EngineError(
             "runtime.engine: dask needs the group `cluster`; install it: uv pip install 'sonolens[cluster]'"
         ) from error
-    if not runtime.dask_address:
-        raise RuntimeError("runtime.dask_address: found nothing, need the scheduler's address, e.g. tcp://host:8786")
-    with Client(runtime.dask_address, timeout="10s"), joblib.parallel_config(backend="dask"):
-        yield
+    address = runtime.dask_address
+    if not address:
+        raise EngineError("runtime.dask_address: found nothing, need the scheduler's address, e.g. tcp://host:8786")
+    try:
+        return Client(address, timeout=CONNECT_S)
+    except (OSError, ValueError) as error:
+        raise EngineError(f"runtime.dask_address: no scheduler answers at {address} ({error}); start one") from error
+
+
+def _chosen(runtime: Runtime) -> AbstractContextManager[object]:
+    import joblib
+
+    if runtime.engine == "dask":
+        return joblib.parallel_config(backend="dask")
+    if runtime.engine == "serial" or runtime.workers == 1:
+        return joblib.parallel_config(backend="sequential")
+    return joblib.parallel_config(backend="loky", n_jobs=runtime.workers, inner_max_num_threads=runtime.threads)
 
 
 def run(
@@ -53,8 +60,10 @@ def run(
     """Results of `function` over `items`, in the order of `items`, as they become ready."""
     from joblib import Parallel, delayed
 
-    with engine(runtime):
-        yield from Parallel(return_as="generator")(delayed(_one)(function, item, runtime.threads) for item in items)
+    with _connected(runtime):
+        with _chosen(runtime):  # left before the first result, so that the caller's own joblib calls do not see it
+            parallel = Parallel(return_as="generator")
+        yield from parallel(delayed(_one)(function, item, runtime.threads) for item in items)
 
 
 def _one(function: Callable[[Any], Any], item: Any, threads: int) -> Any:

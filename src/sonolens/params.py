@@ -59,7 +59,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
         raise ParamsError(f"{path}: not found; run from the folder that holds dvc.yaml and params.yaml")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ParamsError(f"{path}: found {type(values).__name__}, need a mapping of sections")
@@ -83,6 +83,9 @@ def _explain_error(error: Any, model: type[BaseModel]) -> str:
         return f"{key}: unknown key{hint}"
     if error["type"] == "missing":
         return f"{key}: missing; `git checkout params.yaml` brings the default back"
+    if error["type"] == "value_error":  # raised by a validator of ours: its words are the message
+        message = str(error["ctx"]["error"])
+        return f"{key}: {message}" if isinstance(error["input"], dict) else f"{key}: found {error['input']!r}; {message}"
     return f"{key}: found {error['input']!r}; {error['msg'][0].lower()}{error['msg'][1:]}"
 
 

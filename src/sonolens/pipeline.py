@@ -7,11 +7,11 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sonolens.params import load_yaml
+from sonolens.params import ParamsError, load_yaml
 
 MAIN_ROOT_MARK = (".dvc", "tmp", "exps")
 
@@ -44,7 +44,7 @@ class StageSpec:
 def load_pipeline(root: Path, params: dict[str, Any] | None = None) -> dict[str, StageSpec]:
     """Stages of `root`/dvc.yaml by name, in file order."""
     values = params if params is not None else load_yaml(root / "params.yaml")
-    stages = load_yaml(root / "dvc.yaml")["stages"]
+    stages = load_yaml(root / "dvc.yaml").get("stages") or {}
     return {name: _spec(name, body, values) for name, body in stages.items()}
 
 
@@ -62,6 +62,8 @@ def _interpolate(text: str, values: dict[str, Any]) -> str:
     def look_up(match: re.Match[str]) -> str:
         value: Any = values
         for part in match[1].split("."):
+            if not isinstance(value, dict) or part not in value:
+                raise ParamsError(f"dvc.yaml: {match[0]} in {text} names no key of params.yaml")
             value = value[part]
         return str(value)
 
@@ -78,7 +80,6 @@ class StageFiles:
     root: Path
     spec: StageSpec
     staging: Path
-    _asked: set[str] = field(default_factory=set)
 
     def dep(self, path: str) -> Path:
         """A declared input. Raises KeyError when dvc.yaml does not list it."""
@@ -90,29 +91,30 @@ class StageFiles:
         """Where to write a declared output. Raises KeyError when dvc.yaml does not list it."""
         if path not in self.spec.outputs:
             raise KeyError(f"dvc.yaml: stage {self.spec.name} writes {path}, which is not among its outs")
-        self._asked.add(path)
         target = self.staging / path
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
 
     def commit(self) -> None:
-        """Move all outputs to their places. Raises RuntimeError when one is missing."""
+        """Move all outputs to their places, or none. Raises RuntimeError when one is missing."""
+        from sonolens.store import move_all  # pandas would slow down `--help`
+
         missing = [path for path in self.spec.outputs if not (self.staging / path).exists()]
         if missing:
             raise RuntimeError(f"stage {self.spec.name} did not write {', '.join(missing)}")
-        for path in self.spec.outputs:
-            target = self.root / path
-            if target.is_dir():
-                shutil.rmtree(target)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(self.staging / path, target)
+        move_all([(self.staging / path, self.root / path) for path in self.spec.outputs])
 
 
 @contextmanager
 def open_files(root: Path, spec: StageSpec) -> Iterator[StageFiles]:
-    """Stage files whose staging folder is removed at the end; nothing is committed by itself."""
+    """Stage files whose staging folder is removed at the end; nothing is committed by itself.
+
+    Only one process at a time may hold a stage's files: what killed ones left is removed.
+    """
     staging = root / ".dvc" / "tmp" / "sonolens" / "staging" / f"{spec.name}-{os.getpid()}"
-    shutil.rmtree(staging, ignore_errors=True)
+    for left in staging.parent.glob(f"{spec.name}-*"):
+        if left.name.removeprefix(f"{spec.name}-").isdecimal():
+            shutil.rmtree(left)
     staging.mkdir(parents=True)
     try:
         yield StageFiles(root, spec, staging)
@@ -127,11 +129,19 @@ def main_root(root: Path) -> Path:
     parts = root.resolve().parts
     for start in range(len(parts) - len(MAIN_ROOT_MARK)):
         if parts[start : start + len(MAIN_ROOT_MARK)] == MAIN_ROOT_MARK:
-            return Path(*parts[:start])
-    command = ["git", "-C", str(root), "rev-parse", "--path-format=absolute", "--git-common-dir"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    common = Path(answer.stdout.strip()) if answer.returncode == 0 else root / ".git"
-    return common.parent if common.name == ".git" else root.resolve()
+            root = Path(*parts[:start])
+            break
+    command = ["git", "-C", str(root), "rev-parse", "--show-prefix", "--path-format=absolute", "--git-common-dir"]
+    # A hook of git names its own repository in the environment.
+    environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    except FileNotFoundError:  # no git here
+        return root.resolve()
+    prefix, _, common = answer.stdout.removesuffix("\n").partition("\n")
+    if answer.returncode == 0 and Path(common).name == ".git":
+        return Path(common).parent / prefix
+    return root.resolve()
 
 
 def scratch(root: Path, *parts: str) -> Path:

@@ -14,14 +14,25 @@ if TYPE_CHECKING:
     import torch
 
 
+SEPARATOR = "\x1f"
+
+
 def seed_for(*parts: int | str) -> int:
     """Seed in [0, 2**63) that is a function of `parts` alone, e.g. (seed, epoch, item_id, draw).
 
     >>> seed_for(0, "a") == seed_for(0, "a") != seed_for(0, "b")
     True
     """
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    text = SEPARATOR.join(_text(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def _text(part: int | str) -> str:
+    if isinstance(part, str):
+        return "str:" + part.replace(SEPARATOR, 2 * SEPARATOR)
+    if isinstance(part, (int, np.integer)) and not isinstance(part, bool):
+        return f"int:{int(part)}"  # an int64 from a table is the same number
+    raise TypeError(f"seed_for: found {part!r}, need integers and strings")
 
 
 def numpy_generator(*parts: int | str) -> np.random.Generator:

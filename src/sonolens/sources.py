@@ -10,8 +10,10 @@ import ast
 import hashlib
 import json
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+
+import numpy as np
 
 # They hold names or wiring only; a change in them must not re-run finished cells.
 EXEMPT_FILES = ("stages.py", "track.py", "cli.py", "registry.py", "__init__.py")
@@ -69,23 +71,34 @@ def _module_file(src: Path, module: str) -> Path | None:
     return None
 
 
-@lru_cache(maxsize=None)
-def _imports_of(path: Path, src: Path) -> tuple[Path, ...]:
+def _imports_of(path: Path, src: Path) -> list[Path]:
+    package = path.relative_to(src).parent.parts
+    names = _imported_names(path.read_text(encoding="utf-8"), package)
+    ours = [name for name in names if name.split(".")[0] == "sonolens"]
+    return [file for name in ours if (file := _module_file(src, name)) is not None]
+
+
+@lru_cache(maxsize=1024)
+def _imported_names(text: str, package: tuple[str, ...]) -> tuple[str, ...]:
+    """Dotted names that a module of `package` may import, and those that may be attributes."""
     names: set[str] = set()
-    for node in _runtime_nodes(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _runtime_nodes(ast.parse(text)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    ours = sorted(name for name in names if name.split(".")[0] == "sonolens")
-    return tuple(file for name in ours if (file := _module_file(src, name)) is not None)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else ()
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            names.add(module)
+            names.update(f"{module}.{alias.name}" for alias in node.names)
+    return tuple(sorted(names))
 
 
 def _runtime_nodes(tree: ast.AST) -> list[ast.AST]:
     nodes: list[ast.AST] = []
     for child in ast.iter_child_nodes(tree):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+        if isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            for other in child.orelse:
+                nodes += [other, *_runtime_nodes(other)]
             continue
         nodes += [child, *_runtime_nodes(child)]
     return nodes
@@ -112,5 +125,14 @@ def code_key(*modules: str) -> dict[str, str]:
 
 def content_key(**parts: Any) -> str:
     """SHA-256 of the canonical JSON of `parts`: equal parts, equal key, on every machine."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=_key_text)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _key_text(part: Any) -> Any:
+    if isinstance(part, PurePath):
+        return part.as_posix()
+    if isinstance(part, (np.bool_, np.integer, np.floating)):
+        return part.item()
+    # The text of an array is shortened, that of a set or an object differs from run to run.
+    raise TypeError(f"content_key: found a {type(part).__name__}, need numbers, text, paths, lists or mappings")

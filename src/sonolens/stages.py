@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib
+import logging
 import os
 import sys
 import time
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("stage", help="stage of the study, as in dvc.yaml")
     parser.add_argument("cell", nargs="?", help="cell of the stage, where it has several")
     asked = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     name = "-".join(part for part in (asked.study, asked.stage, asked.cell) if part)
     try:
         run(Path.cwd(), asked.study, asked.stage, asked.cell)
@@ -117,7 +119,10 @@ def _alone(root: Path, name: str) -> Iterator[None]:
     place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
     lock = FileLock(scratch(root, "locks") / f"{name}-{place}.lock")
     try:
-        with lock.acquire(timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise StageError("another process runs this stage in this folder; wait for it or stop it") from error
+    try:
+        yield
+    finally:
+        lock.release()

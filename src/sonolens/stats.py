@@ -60,6 +60,8 @@ def person_bootstrap(
     values, persons = np.asarray(values, float), np.asarray(persons)
     if values.shape != persons.shape or values.ndim != 1:
         raise ValueError(f"person_bootstrap: values {values.shape} and persons {persons.shape} must be equal vectors")
+    if weight not in ("person", "item"):
+        raise ValueError(f"person_bootstrap: weight {weight!r}, need person or item")
     valid = ~np.isnan(values)
     names, owner = np.unique(persons[valid], return_inverse=True)
     n_person, n_item = len(names), int(valid.sum())

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
 import pandas as pd
+from pyarrow import ArrowException
 
 
 class StoreError(ValueError):
@@ -23,13 +27,66 @@ class StoreError(ValueError):
 def whole(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a neighbour of `path` for writing and rename it to `path` when the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = _beside(path, "part")
     try:
         with part.open(mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": "\n"})) as stream:
             yield stream
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def move_all(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Move finished files and folders (from, to) to their places, replacing what is there: all of them or none.
+
+    First everything is brought beside its place, then what is there is set aside, so that only renames lie between
+    the old state and the new one, and a failure brings the old one back.
+    """
+    new = [_beside(place, "part") for _, place in moves]
+    old = [_beside(place, "old") for _, place in moves]
+    try:
+        for (source, place), near in zip(moves, new, strict=True):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _remove(near)
+            _bring(source, near)
+        for (_, place), near, aside in zip(moves, new, old, strict=True):
+            _remove(aside)
+            if os.path.lexists(place):
+                os.replace(place, aside)
+            os.replace(near, place)
+    except BaseException:
+        for (_, place), near, aside in zip(moves, new, old, strict=True):
+            _remove(near)
+            if os.path.lexists(aside):
+                _remove(place)
+                os.replace(aside, place)
+        raise
+    for aside in old:
+        _remove(aside)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{suffix}")
+
+
+def _bring(source: Path, target: Path) -> None:
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # The place lies on another disk, where files cannot be renamed to.
+        if source.is_dir():
+            shutil.copytree(source, target, symlinks=True)
+        else:
+            shutil.copy2(source, target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, values: Any, digits: int = 10) -> None:
@@ -42,7 +99,9 @@ def write_json(path: Path, values: Any, digits: int = 10) -> None:
 def _plain(value: Any, digits: int) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(item, digits) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
         return [_plain(item, digits) for item in value]
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
@@ -81,7 +140,7 @@ def read_parquet(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path, engine="pyarrow")
     except FileNotFoundError as error:
         raise StoreError(f"{path}: not found; run `dvc repro` or `dvc checkout`") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, NotImplementedError, ArrowException) as error:
         raise StoreError(f"{path}: damaged ({error}); delete it and run `dvc checkout` or `dvc repro`") from error
 
 
@@ -98,12 +157,16 @@ class ArrayStore:
         self.index: pd.DataFrame = read_parquet(self.folder / "index.parquet")
         path = self.folder / "values.npy"
         try:
-            self.values: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            self.values: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+        except (OSError, ValueError, TypeError, OverflowError, SyntaxError, TokenError) as error:
             raise StoreError(f"{path}: damaged or missing ({error}); delete {folder} and run `dvc checkout`") from error
-        needed = int(self.index["length"].sum()) if self.ragged else len(self.index)
-        if len(self.values) != needed:
-            raise StoreError(f"{path}: {len(self.values)} rows, index.parquet needs {needed}; run `dvc checkout`")
+        lengths = self.index["length"].to_numpy() if self.ragged else np.ones(len(self.index), int)
+        needed = int(lengths.sum())
+        if self.values.ndim == 0 or len(self.values) != needed:
+            found = self.values.shape
+            raise StoreError(f"{path}: shape {found}, index.parquet needs {needed} rows; run `dvc checkout`")
+        if self.ragged and not np.array_equal(self.index["offset"], np.cumsum(lengths) - lengths):
+            raise StoreError(f"{self.folder / 'index.parquet'}: offsets and lengths do not fit; run `dvc checkout`")
 
     @property
     def ragged(self) -> bool:
@@ -119,9 +182,11 @@ class ArrayStore:
         return np.asarray(self.values[offset : offset + length])
 
     def rows(self, item_ids: Sequence[str]) -> list[int]:
-        """Row numbers of `item_ids`. Raises StoreError that names the first unknown one."""
+        """Row numbers of `item_ids`. Raises StoreError that names the first unknown one, or when ids occur twice."""
         if not hasattr(self, "_row_of"):
             self._row_of = {item_id: row for row, item_id in enumerate(self.index["item_id"])}
+        if len(self._row_of) != len(self):
+            raise StoreError(f"{self.folder}: {len(self)} rows of {len(self._row_of)} items; choose rows by the index")
         try:
             return [self._row_of[item_id] for item_id in item_ids]
         except KeyError as error:
@@ -145,7 +210,11 @@ class ArrayWriter:
     index: list[dict[str, Any]] | None = None
 
     def append(self, values: np.ndarray, rows: dict[str, Any] | Sequence[dict[str, Any]]) -> None:
-        """Add one ragged item with its index row, or a block of equal shapes with a row each."""
+        """Add one ragged item with its index row, or a block (batch, *shape) of equal shapes with a row each.
+
+        Raises StoreError when rows and values do not fit to each other or to what was appended before.
+        """
+        rows = self._checked(values, rows)
         shape = values.shape[1:]
         if self.dtype is None:
             self.dtype, self.item_shape, self.index = values.dtype, shape, []
@@ -154,12 +223,26 @@ class ArrayWriter:
             raise StoreError(
                 f"{self.folder}: found {values.dtype} {shape}, earlier items have {self.dtype} {self.item_shape}"
             )
-        if isinstance(rows, dict):
-            rows = [rows | {"offset": self.n_rows, "length": len(values)}] if self.ragged else [rows]
         assert self.index is not None
         self.index += rows
         self.n_rows += len(values)
         self.stream.write(np.ascontiguousarray(values).data)
+
+    def _checked(self, values: np.ndarray, rows: dict[str, Any] | Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        if values.ndim == 0 or values.dtype.hasobject:
+            raise StoreError(f"{self.folder}: found {values.dtype} {values.shape}, need numbers with an axis")
+        if isinstance(rows, dict) != self.ragged:
+            needed = "one row for one item" if self.ragged else "a list of rows, one for each item of a block"
+            raise StoreError(f"{self.folder}: found a {type(rows).__name__} of index rows, need {needed}")
+        listed = [rows] if isinstance(rows, dict) else list(rows)
+        reserved = {"offset", "length"} & {name for row in listed for name in row}
+        if reserved:
+            raise StoreError(f"{self.folder}: index column {min(reserved)} belongs to ragged stores; rename it")
+        if self.ragged:
+            return [listed[0] | {"offset": self.n_rows, "length": len(values)}]
+        if len(listed) != len(values):
+            raise StoreError(f"{self.folder}: found {len(listed)} index rows for {len(values)} items")
+        return listed
 
     def _header(self) -> None:
         # NumPy pads the header so that the first axis can grow in place.
@@ -179,9 +262,7 @@ def write_store(folder: Path, axes: dict[str, Any], ragged: bool = False) -> Ite
 
     Raises StoreError when nothing was appended.
     """
-    import shutil
-
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
@@ -193,8 +274,7 @@ def write_store(folder: Path, axes: dict[str, Any], ragged: bool = False) -> Ite
             writer._header()
         write_parquet(part / "index.parquet", pd.DataFrame(writer.index))
         write_json(part / "axes.json", axes)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
+        move_all([(part, folder)])
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -1,7 +1,7 @@
 """What every attribution method takes and returns, and what a study offers to the engine.
 
-Tensors are (batch, *shape); a target picks one scalar per output row, so a class logit, one bin of a
-mask and the energy of a band are the same thing to a method.
+Tensors are (batch, *shape); a target picks one scalar per output row, so a class logit, one bin of
+a mask and the energy of a band are the same thing to a method.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Target = Callable[[Tensor, Tensor], Tensor]
 class Attribution:
     """Signed map of one batch.
 
-    values, shape=(batch, *map shape), float; the map may live on other axes than the input: see `axes`
-    axes                names of the map's axes after the batch, e.g. ("channel", "freq", "time")
-    completeness_error  shape=(batch,), |sum(values) - (F(x) - F(b))| / |F(x) - F(b)|; NaN where undefined
-    n_evaluations       forward or forward-and-backward passes per item
+    values, shape=(batch, *map shape), float; the map may live on other axes than the input: see
+    `axes` axes                names of the map's axes after the batch, e.g. ("freq", "time"); None:
+    the input's own completeness_error  shape=(batch,), |sum(values) - (F(x) - F(b))| / |F(x) -
+    F(b)|; NaN where undefined n_evaluations       forward or forward-and-backward passes per item
     """
 
     values: Tensor
-    axes: tuple[str, ...] = ("channel", "freq", "time")
+    axes: tuple[str, ...] | None = None
     completeness_error: Tensor | None = None
     n_evaluations: int = 1
 
@@ -42,7 +42,8 @@ class Method(Protocol):
     target      see `Target`
     baseline    (1 or batch, K, *shape), or None for methods registered without `baseline`
     item_seeds  int64 (batch,): all randomness of item i is a function of item_seeds[i]
-    segments    integer labels of groups of input cells, (*shape) or (batch, *shape); None: every cell alone
+    segments    integer labels of groups of input cells, (*shape) or (batch, *shape); None: every
+    cell alone
     """
 
     def __call__(
@@ -84,10 +85,7 @@ class CellKey:
 
 @dataclass(frozen=True)
 class Items:
-    """The items of one part of one fold, in the order of their ids.
-
-    `target_names`: what is explained of each item, per row of `ids` ("predicted", a class name, a mask bin …).
-    """
+    """The items of one part of one fold, in the order of their ids."""
 
     ids: tuple[str, ...]
     person_ids: tuple[str, ...]
@@ -97,11 +95,28 @@ class Items:
         return len(self.ids)
 
     def select(self, rows: Sequence[int]) -> Items:
-        return Items(*(tuple(column[row] for row in rows) for column in (self.ids, self.person_ids, self.class_index)))
+        """The items at `rows`, in that order."""
+        columns = (self.ids, self.person_ids, self.class_index)
+        ids, persons, classes = (tuple(column[row] for row in rows) for column in columns)
+        return Items(ids, persons, classes)  # type: ignore[arg-type]
+
+    def named(self, ids: Sequence[str]) -> Items:
+        """The items called `ids`, in that order. Raises ExplainError that names the first unknown one."""
+        row_of = {item_id: row for row, item_id in enumerate(self.ids)}
+        unknown = [item_id for item_id in ids if item_id not in row_of]
+        if unknown:
+            raise ExplainError(
+                f"no item {unknown[0]!r} among {len(self)}; run the explain stage anew"
+            )
+        return self.select([row_of[item_id] for item_id in ids])
 
 
 class Explainable(Protocol):
-    """How a study presents itself to the engine; picklable, closures are built inside the worker."""
+    """How a study presents itself to the engine; picklable, closures are built inside the worker.
+
+    A model may offer `gradcam_layer`, the module whose output Grad-CAM reads. What an adapter
+    returns for an item must not depend on the other items asked for: the engine asks in chunks.
+    """
 
     study: str
 
@@ -111,13 +126,20 @@ class Explainable(Protocol):
     def items(self, key: CellKey, part: str) -> Items: ...
 
     def inputs(self, key: CellKey, items: Items) -> Tensor:
-        """(batch, *shape) on the scale the model reads."""
+        """(batch, *shape) on the scale the model reads, on the CPU."""
 
-    def targets(self, key: CellKey, items: Items, model: nn.Module, inputs: Tensor) -> dict[str, Target]:
-        """Named targets, e.g. {"predicted": …}."""
+    def targets(
+        self, key: CellKey, items: Items, model: nn.Module, inputs: Tensor
+    ) -> dict[str, Target]:
+        """Named targets of `items`, e.g. {"predicted": …}; row i of a target is items.ids[i].
 
-    def baseline(self, key: CellKey, kind: str, items: Items, inputs: Tensor, n_draws: int) -> Tensor:
-        """(1 or batch, K, *shape)."""
+        `model` and `inputs` are on the device of the computation.
+        """
+
+    def baseline(
+        self, key: CellKey, kind: str, items: Items, inputs: Tensor, n_draws: int
+    ) -> Tensor:
+        """(1 or batch, K, *shape), on the CPU; see sonolens.explain.baselines.make."""
 
     def truth_masks(self, key: CellKey, items: Items) -> dict[str, Tensor]:
         """Named boolean masks (batch, *shape) of what caused the label; empty when there is no truth."""
@@ -126,7 +148,11 @@ class Explainable(Protocol):
         """Inputs whose cells under `mask` (0 to 1) are replaced by `fill`."""
 
     def axes(self, key: CellKey) -> dict[str, Any]:
-        """Physical axes of the input: frequencies_hz, times_s, scale …; see ArrayStore's axes.json."""
+        """Physical axes of the input: frequencies_hz, times_s, scale …; see ArrayStore's axes.json.
+
+        `scale` with `min` (silence), `max` and `range_db` is what baselines, fills and noise are
+        measured in.
+        """
 
     def code_modules(self) -> tuple[str, ...]:
         """Modules whose sources decide what this adapter yields; part of every shard's key."""
@@ -160,16 +186,21 @@ def all_rows(inputs: Tensor) -> Tensor:
     return torch.arange(len(inputs), device=inputs.device)
 
 
-def evaluate(model: nn.Module, inputs: Tensor, target: Target, rows: Tensor | None = None) -> Tensor:
+def evaluate(
+    model: nn.Module, inputs: Tensor, target: Target, rows: Tensor | None = None
+) -> Tensor:
     """Target values (batch,) without gradient."""
     with torch.no_grad(), frozen(model):
         return target(model(inputs), all_rows(inputs) if rows is None else rows)
 
 
-def gradient(model: nn.Module, inputs: Tensor, target: Target, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def gradient(
+    model: nn.Module, inputs: Tensor, target: Target, rows: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """(d target / d inputs, target values): shapes (batch, *shape) and (batch,).
 
-    Exact because rows do not mix in eval mode, so the sum over the batch has the items' own gradients.
+    Exact because rows do not mix in eval mode, so the sum over the batch has the items' own
+    gradients.
     """
     inputs = inputs.detach().clone().requires_grad_()
     with torch.enable_grad(), frozen(model):
@@ -180,7 +211,11 @@ def gradient(model: nn.Module, inputs: Tensor, target: Target, rows: Tensor | No
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """Registry row of a method: where it lives and what it needs."""
+    """Registry row of a method: where it lives and what it needs.
+
+    options     every option the method takes, with its default
+    same_axes   maps live on the axes of the input
+    """
 
     name: str
     module: str
@@ -189,12 +224,60 @@ class MethodInfo:
     hooks: bool = False
     all_targets: bool = False
     control: bool = False
+    same_axes: bool = True
     options: dict[str, Any] = field(default_factory=dict)
 
     def load(self) -> Method:
+        """Import the method."""
         import importlib
 
-        return importlib.import_module(self.module).attribute
+        method: Method = importlib.import_module(self.module).attribute
+        return method
+
+
+def require_baseline(baseline: Tensor | None, inputs: Tensor, method: str) -> Tensor:
+    """`baseline` with a row per item: (batch, K, *shape) in the inputs' precision and on their device.
+
+    Raises
+    ------
+    ExplainError
+        No baseline, or one whose shape does not fit.
+    """
+    if baseline is None:
+        raise ExplainError(
+            f"{method}: no baseline; zero is not silence on every scale, so name one "
+            "(see sonolens.explain.baselines)"
+        )
+    shape = tuple(baseline.shape)
+    fits = (
+        shape[2:] == tuple(inputs.shape[1:])
+        and shape[0] in (1, len(inputs))
+        and baseline[0].numel()
+    )
+    if not fits:
+        raise ExplainError(
+            f"{method}: baseline {shape}, need (1 or {len(inputs)}, K, *{tuple(inputs.shape[1:])})"
+        )
+    return baseline.to(inputs).expand(len(inputs), *shape[1:])
+
+
+def grouped(values: Tensor, segments: Tensor | None) -> Tensor:
+    """Map whose cells carry the mean of their segment; the sum over the map stays the same.
+
+    Parameters
+    ----------
+    values, shape=(batch, *shape)
+        Map with one value per cell.
+    segments, shape=(*shape) or (batch, *shape)
+        Labels from 0; None: every cell alone.
+    """
+    if segments is None:
+        return values
+    labels = segments.to(values.device).expand(values.shape).flatten(1)
+    zeros = values.new_zeros(len(values), int(labels.max()) + 1)
+    sums = zeros.scatter_add(1, labels, values.flatten(1))
+    sizes = zeros.scatter_add(1, labels, torch.ones_like(values).flatten(1))
+    return (sums / sizes.clamp_min(1)).gather(1, labels).view_as(values)
 
 
 def seed_array(seeds: Sequence[int]) -> Tensor:

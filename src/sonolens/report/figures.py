@@ -20,7 +20,8 @@ from sonolens.store import whole  # noqa: E402
 
 DPI = 110
 SIGNED_MAP, POWER_MAP = "RdBu_r", "magma"
-TICKS_HZ = np.array([50, 100, 200, 500, 1000, 2000, 4000, 8000, 16000])
+TICKS_HZ = np.array([100, 250, 500, 1000, 2000, 4000, 8000, 16000])
+MIN_TICK_GAP = 0.07  # share of the axis
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ def draw_map(
         decibel = values * scale["range_db"] - scale["range_db"]
         mesh = ax.pcolormesh(columns, rows, decibel, cmap=POWER_MAP, vmin=-scale["range_db"], vmax=0, rasterized=True)
     ticks_hz = TICKS_HZ[(frequencies_hz[0] <= TICKS_HZ) & (frequencies_hz[-1] >= TICKS_HZ)]
-    ax.set_yticks(np.interp(ticks_hz, frequencies_hz, np.arange(len(frequencies_hz))), [str(tick) for tick in ticks_hz])
+    at = np.interp(ticks_hz, frequencies_hz, np.arange(len(frequencies_hz)))
+    shown = np.diff(at, prepend=-np.inf) > MIN_TICK_GAP * len(frequencies_hz)
+    ax.set_yticks(at[shown], [str(tick) for tick in ticks_hz[shown]])
     return mesh
 
 

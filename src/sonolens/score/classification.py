@@ -17,7 +17,9 @@ def predict(model: nn.Module, inputs: Tensor, batch_size: int = 256) -> Tensor:
         return torch.cat([model(batch) for batch in inputs.split(batch_size)])
 
 
-def prediction_table(item_ids: tuple[str, ...], persons: np.ndarray, labels: np.ndarray, logits: Tensor) -> pd.DataFrame:
+def prediction_table(
+    item_ids: tuple[str, ...], persons: np.ndarray, labels: np.ndarray, logits: Tensor
+) -> pd.DataFrame:
     """One row per item: item_id, person_id, class_index, predicted, p_true, margin (logit, true minus best other)."""
     probabilities = torch.softmax(logits.double(), 1).numpy()
     rows = np.arange(len(labels))
@@ -36,17 +38,23 @@ def prediction_table(item_ids: tuple[str, ...], persons: np.ndarray, labels: np.
     )
 
 
-def accuracy(predictions: pd.DataFrame, *, seed: int, level: float, n_resamples: int, weight: str = "person") -> Interval:
+def accuracy(
+    predictions: pd.DataFrame, *, seed: int, level: float, n_resamples: int, weight: str = "person"
+) -> Interval:
     """Share of correct items, by person or by item, with an interval from resampling persons."""
     correct = (predictions["class_index"] == predictions["predicted"]).to_numpy(float)
     persons = predictions["person_id"].to_numpy()
-    return person_bootstrap(correct, persons, seed=seed, level=level, n_resamples=n_resamples, weight=weight)
+    return person_bootstrap(
+        correct, persons, seed=seed, level=level, n_resamples=n_resamples, weight=weight
+    )
 
 
 def confusion(predictions: pd.DataFrame, n_classes: int) -> np.ndarray:
     """Counts, shape=(true class, predicted class)."""
     counts = np.zeros((n_classes, n_classes), int)
-    np.add.at(counts, (predictions["class_index"].to_numpy(), predictions["predicted"].to_numpy()), 1)
+    np.add.at(
+        counts, (predictions["class_index"].to_numpy(), predictions["predicted"].to_numpy()), 1
+    )
     return counts
 
 
@@ -55,7 +63,8 @@ def wilson_interval(n_correct: int, n_item: int, level: float = 0.95) -> tuple[f
 
     References
     ----------
-    Wilson, E. B. (1927). Probable inference, the law of succession, and statistical inference. JASA 22, 209-212.
+    Wilson, E. B. (1927). Probable inference, the law of succession, and statistical inference. JASA
+    22, 209-212.
     """
     from statistics import NormalDist
 

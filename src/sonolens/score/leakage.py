@@ -1,7 +1,8 @@
 """How much of an accuracy may come from knowing the person or the recording conditions.
 
-One plain reference classifier (logistic regression) sees the same items four times: split by items so that persons
-are in both parts (leaky), split by person, with nothing but metadata, and with permuted labels.
+One plain reference classifier (logistic regression) sees the same items four times: split by items
+so that persons are in both parts (leaky), split by person, with nothing but metadata, and with
+permuted labels.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def metadata_features(manifest: pd.DataFrame) -> np.ndarray:
     return np.concatenate([numbers, corpus], axis=1)
 
 
-def reference_predictions(features: np.ndarray, labels: np.ndarray, folds: Sequence[RowFold]) -> np.ndarray:
+def reference_predictions(
+    features: np.ndarray, labels: np.ndarray, folds: Sequence[RowFold]
+) -> np.ndarray:
     """Out-of-fold predictions of a logistic regression on standardised features; -1 where never tested."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -39,6 +42,9 @@ def reference_predictions(features: np.ndarray, labels: np.ndarray, folds: Seque
 
     predicted = np.full(len(labels), -1)
     for train, test in folds:
+        if len(np.unique(labels[train])) == 1:  # nothing to fit
+            predicted[test] = labels[train][0]
+            continue
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300, tol=1e-3))
         predicted[test] = model.fit(features[train], labels[train]).predict(features[test])
     return predicted
@@ -66,7 +72,8 @@ def leakage_report(
     leaky, by_person
         Folds of both protocols, as row numbers.
     seed, n_permutations
-        Permuted labels are drawn and tested n_permutations times under the person split; items are averaged.
+        Permuted labels are drawn and tested n_permutations times under the person split; items are
+        averaged.
 
     Returns
     -------
@@ -83,14 +90,20 @@ def leakage_report(
     for draw in range(n_permutations):
         order = rng.numpy_generator(seed, "leakage", draw).permutation(len(labels))
         fold = [by_person[draw % len(by_person)]]
-        shuffled.append(interval(reference_predictions(features, labels[order], fold), labels[order]))
+        shuffled.append(
+            interval(reference_predictions(features, labels[order], fold), labels[order])
+        )
     with np.errstate(invalid="ignore"):
         n_tested = np.sum(~np.isnan(shuffled), axis=0)
-        permuted = np.where(n_tested > 0, np.nansum(shuffled, axis=0) / np.maximum(n_tested, 1), np.nan)
+        permuted = np.where(
+            n_tested > 0, np.nansum(shuffled, axis=0) / np.maximum(n_tested, 1), np.nan
+        )
     correct = {
         "leaky": interval(reference_predictions(features, labels, leaky), labels),
         "person": interval(reference_predictions(features, labels, by_person), labels),
-        "metadata": interval(reference_predictions(metadata_features(manifest), labels, by_person), labels),
+        "metadata": interval(
+            reference_predictions(metadata_features(manifest), labels, by_person), labels
+        ),
         "permuted": permuted,
     }
     return {

@@ -34,7 +34,8 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     figures.training_curves(history, pages / "training_curves.png")
     headline = summary.headline(params, predictions)
     figures.confusion_matrix(headline, list(adapter.data.classes), pages / "confusion.png")
-    figures.score_table(xai, registry.directions(), pages / "scores.png")
+    directions = {name: info.direction for name, info in registry.METRICS.items()}
+    figures.score_table(xai, directions, pages / "scores.png")
     store = ArrayStore(files.dep("data/digits/explain"))
     for name, grid in summary.grids(params, adapter, store, headline).items():
         figures.attribution_grid(grid, pages / f"{name}.png")

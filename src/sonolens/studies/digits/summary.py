@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sonolens.explain.contract import Items
 from sonolens.params import StageParams
 from sonolens.pipeline import StageFiles
 from sonolens.report.figures import Grid
@@ -101,28 +102,35 @@ def grids(
         key = parse_key("{}_{}_fold{}_seed{}_{}".format(*columns))
         if key.fold or key.protocol != "speaker":
             continue
-        item_ids = list(dict.fromkeys(rows["item_id"]))[: params.study.report.n_examples]
         items = adapter.items(key, "test")
-        items = items.select([items.ids.index(item_id) for item_id in item_ids])
+        items = items.select([items.ids.index(item_id) for item_id in dict.fromkeys(rows["item_id"])])
+        items = _one_per_class(items, params.study.report.n_examples)
         chosen = predictions.query("fold == @key.fold and model_seed == @key.model_seed").set_index("item_id")
         masks = adapter.truth_masks(key, items).get("cues")
         result[f"attributions_{key.cell}_{key.variant}"] = Grid(
             axes=adapter.axes(key),
             inputs=adapter.inputs(key, items)[:, 0].numpy(),
-            maps=_maps(store, rows, item_ids),
+            maps=_maps(store, rows, items.ids),
             masks=None if masks is None else masks[:, 0].numpy(),
-            titles=[_title(adapter, chosen, item_id) for item_id in item_ids],
+            titles=[_title(adapter, chosen, item_id) for item_id in items.ids],
         )
     return result
 
 
-def _maps(store: ArrayStore, rows: pd.DataFrame, item_ids: list[str]) -> dict[str, np.ndarray]:
+def _maps(store: ArrayStore, rows: pd.DataFrame, item_ids: tuple[str, ...]) -> dict[str, np.ndarray]:
     maps = {}
     for (method, baseline), group in rows.groupby(["method", "baseline"], sort=False, dropna=False):
         label = method if not isinstance(baseline, str) or baseline in ("", "none") else f"{method}\n{baseline}"
         at = dict(zip(group["item_id"], group.index, strict=True))
         maps[label] = np.stack([store[at[item_id]][0] for item_id in item_ids])
     return maps
+
+
+def _one_per_class(items: Items, n_items: int) -> Items:
+    """The first items whose classes differ, then the others."""
+    first = [row for row, index in enumerate(items.class_index) if index not in items.class_index[:row]]
+    others = [row for row in range(len(items)) if row not in first]
+    return items.select((first + others)[:n_items])
 
 
 def _title(adapter: DigitsAdapter, predictions: pd.DataFrame, item_id: str) -> str:

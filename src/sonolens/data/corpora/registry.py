@@ -1,0 +1,14 @@
+"""Names of the corpora; a source with another name is a folder of the user's own."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+NAMES = ("audiomnist", "formant_words", "fsdd")
+FALLBACK = "folder"
+
+
+def load(name: str) -> ModuleType:
+    """Module of the corpus `name`; for a name not in NAMES, `folder`, which reads own recordings."""
+    return import_module(f"sonolens.data.corpora.{name if name in NAMES else FALLBACK}")

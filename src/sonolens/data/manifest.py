@@ -1,0 +1,233 @@
+"""The table of items and the store of their sound, made from the recordings of a corpus.
+
+Each recording is decoded once, here; every front end reads the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from sonolens.data.audio import Audio, BadRecording, resample
+from sonolens.data.corpora.contract import Recording
+from sonolens.store import ArrayWriter, write_store
+
+COLUMNS = (
+    "item_id",
+    "recording_id",
+    "person_id",
+    "session_id",
+    "corpus",
+    "source",
+    "label",
+    "class_index",
+    "path",
+    "start_s",
+    "duration_s",
+    "sample_rate",
+    "sample_rate_native",
+    "n_channels_native",
+    "licence",
+    "sha256",
+    "kept",
+    "reason",
+)
+MIN_DURATION_S = 0.05
+
+
+class ManifestError(ValueError):
+    """Recordings that cannot become a manifest; the message names all of them with reasons."""
+
+
+def build(
+    recordings: Iterable[Recording],
+    audio_folder: Path,
+    *,
+    sample_rate: int,
+    on_bad_file: Literal["stop", "skip"],
+    min_duration_s: float = MIN_DURATION_S,
+    source: str | None = None,
+) -> pd.DataFrame:
+    """Decode, resample and store all recordings, one at a time.
+
+    Parameters
+    ----------
+    recordings
+        In any order.
+    audio_folder
+        Where the ragged ArrayStore is made: values (time,) float32 per item, rows in order of
+        item_id, items that were kept only.
+    sample_rate
+        Hz, of the store.
+    on_bad_file
+        ``stop``: raise when all have been tried; ``skip``: keep the row with its reason, without
+        sound.
+    min_duration_s
+        Shorter recordings are bad.
+    source
+        Name of the folder the recordings came from; the corpus where None.
+
+    Returns
+    -------
+    DataFrame
+        Columns `COLUMNS`, then the recordings' own; one row per recording, sorted by item_id,
+        which is ``corpus/recording_id``. Rows not kept have `duration_s` NaN, and 0 for what is
+        not known.
+
+    Raises
+    ------
+    ManifestError
+        If there is no recording, two share an item_id, one is bad under ``stop``, or all are.
+    """
+    items = sorted(
+        ((item_id(recording), recording) for recording in recordings), key=lambda pair: pair[0]
+    )
+    _check_names([name for name, _ in items])
+    rows: list[dict[str, Any]] = []
+    with write_store(audio_folder, axes(sample_rate), ragged=True) as writer:
+        for name, recording in items:
+            rows.append(_row(name, recording, writer, sample_rate, min_duration_s, source))
+        bad = [row for row in rows if not row["kept"]]
+        if bad and (on_bad_file == "stop" or len(bad) == len(rows)):
+            raise ManifestError(_describe_bad(bad, len(rows), on_bad_file))
+    table = pd.DataFrame(rows)
+    return table[[*COLUMNS, *(name for name in table.columns if name not in COLUMNS)]]
+
+
+def item_id(recording: Recording) -> str:
+    """The stable name of an item that is a whole recording."""
+    return f"{recording.corpus}/{recording.recording_id}"
+
+
+def axes(sample_rate: int) -> dict[str, Any]:
+    """axes.json of a store of waveforms."""
+    return {
+        "names": ["time"],
+        "sample_rate": sample_rate,
+        "scale": "waveform",
+        "unit": "full scale = 1",
+    }
+
+
+def _check_names(names: list[str]) -> None:
+    if not names:
+        raise ManifestError("no recordings, need at least one; see `sonolens data list`")
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise ManifestError(
+            f"{len(twice)} item ids occur twice, e.g. {', '.join(twice[:3])}; rename the files"
+        )
+
+
+def _row(
+    name: str,
+    recording: Recording,
+    writer: ArrayWriter,
+    sample_rate: int,
+    min_duration_s: float,
+    source: str | None,
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "item_id": name,
+        "recording_id": recording.recording_id,
+        "person_id": recording.person_id,
+        "session_id": recording.session_id,
+        "corpus": recording.corpus,
+        "source": source or recording.corpus,
+        "label": recording.label,
+        "class_index": recording.class_index,
+        "path": recording.path,
+        "start_s": 0.0,
+        "duration_s": float("nan"),
+        "sample_rate": sample_rate,
+        "sample_rate_native": 0,
+        "n_channels_native": 0,
+        "licence": recording.licence,
+        "sha256": "",
+        "kept": False,
+        "reason": "",
+    }
+    clash = sorted(set(row) & set(recording.extra))
+    if clash:
+        raise ManifestError(
+            f"{name}: extra columns {', '.join(clash)} belong to the manifest; rename them"
+        )
+    row |= recording.extra
+    try:
+        audio = recording.read()
+        waveform = _fitting(audio, recording, sample_rate, min_duration_s)
+    except BadRecording as error:
+        return row | {"reason": error.reason, "sha256": error.sha256}
+    writer.append(waveform, {"item_id": name})
+    return row | {
+        "duration_s": len(waveform) / sample_rate,
+        "sample_rate_native": audio.sample_rate_native,
+        "n_channels_native": audio.n_channels_native,
+        "sha256": audio.sha256 or hashlib.sha256(audio.waveform.tobytes()).hexdigest(),
+        "kept": True,
+    }
+
+
+def _fitting(
+    audio: Audio, recording: Recording, sample_rate: int, min_duration_s: float
+) -> np.ndarray:
+    if audio.duration_s < min_duration_s:
+        reason = f"too short: {audio.duration_s:.4f} s, need {min_duration_s:g} s"
+        raise BadRecording(recording.path or recording.recording_id, reason, audio.sha256)
+    waveform = resample(audio.waveform, audio.sample_rate, sample_rate)
+    if not waveform.any():
+        raise BadRecording(recording.path, f"silent at {sample_rate} Hz", audio.sha256)
+    return waveform
+
+
+def _describe_bad(bad: list[dict[str, Any]], n_all: int, on_bad_file: str) -> str:
+    lines = [f"  {row['path'] or row['item_id']}: {row['reason']}" for row in bad]
+    if on_bad_file == "stop":
+        advice = "repair or remove them, or set on_bad_file: skip"
+    else:
+        advice = "none is left to work with; repair them"
+    return "\n".join([f"{len(bad)} of {n_all} recordings are unusable; {advice}:", *lines])
+
+
+def report(manifest: pd.DataFrame) -> dict[str, Any]:
+    """What is in a manifest, ready for JSON: counts of groups, never rows of persons.
+
+    Returns
+    -------
+    dict
+        n_person, n_item (kept), n_skipped, skipped (reason to count), n_by_label, n_by_corpus,
+        n_by_sample_rate_native, duration_s (total, min, max), items_per_person (min, max),
+        n_duplicate (kept items whose bytes occurred before) and n_duplicate_across_persons
+        (persons share them).
+    """
+    kept = manifest[manifest["kept"]]
+    skipped = manifest[~manifest["kept"]]
+    per_person = kept.groupby("person_id").size()
+    same = kept.groupby("sha256")
+    return {
+        "n_person": int(kept["person_id"].nunique()),
+        "n_item": len(kept),
+        "n_skipped": len(skipped),
+        "skipped": _counts(skipped["reason"].str.split(r"[:(]", regex=True).str[0].str.strip()),
+        "n_by_label": _counts(kept["label"]),
+        "n_by_corpus": _counts(kept["corpus"]),
+        "n_by_sample_rate_native": _counts(kept["sample_rate_native"]),
+        "duration_s": {
+            "total": float(kept["duration_s"].sum()),
+            "min": float(kept["duration_s"].min()),
+            "max": float(kept["duration_s"].max()),
+        },
+        "items_per_person": {"min": int(per_person.min()), "max": int(per_person.max())},
+        "n_duplicate": int(len(kept) - kept["sha256"].nunique()),
+        "n_duplicate_across_persons": int((same["person_id"].nunique() > 1).sum()),
+    }
+
+
+def _counts(values: pd.Series) -> dict[str, int]:
+    return {str(name): int(count) for name, count in values.value_counts().sort_index().items()}

@@ -1,0 +1,69 @@
+"""Scalars that are explained: target(outputs, rows) -> (len(rows),)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sonolens.explain.contract import ExplainError, frozen
+
+
+@dataclass(frozen=True)
+class ClassLogit:
+    """One logit per item.
+
+    class_index     class of each item of the batch; `rows` picks from it
+    """
+
+    class_index: tuple[int, ...]
+
+    def __call__(self, outputs: Tensor, rows: Tensor) -> Tensor:
+        """Logits (n, n_classes), rows (n,) -> (n,). Raises ExplainError for a class the model lacks."""
+        if outputs.ndim != 2 or max(self.class_index) >= outputs.shape[1]:
+            raise ExplainError(
+                f"class {max(self.class_index)}: the model's outputs are {tuple(outputs.shape)}; "
+                "need (items, classes) with more classes"
+            )
+        classes = torch.tensor(self.class_index, device=outputs.device)
+        return outputs.gather(1, classes[rows.to(outputs.device)][:, None]).squeeze(1)
+
+    def select(self, rows: Sequence[int]) -> ClassLogit:
+        """The target of the items at `rows`."""
+        return ClassLogit(tuple(self.class_index[row] for row in rows))
+
+
+def predicted(model: nn.Module, inputs: Tensor) -> ClassLogit:
+    """The largest logit of every item, fixed now: edits of the input do not change the class.
+
+    Raises
+    ------
+    ExplainError
+        The model's outputs are not (batch, n_classes).
+    """
+    with torch.no_grad(), frozen(model):
+        logits = model(inputs)
+    if logits.ndim != 2:
+        raise ExplainError(
+            f"predicted: outputs {tuple(logits.shape)}, need logits (batch, n_classes)"
+        )
+    return ClassLogit(tuple(logits.argmax(1).tolist()))
+
+
+@dataclass(frozen=True)
+class MaskBin:
+    """One bin of a time-frequency mask (batch, [channel,] freq, time); a channel axis must have size 1."""
+
+    freq: int
+    frame: int
+
+    def __call__(self, outputs: Tensor, rows: Tensor) -> Tensor:
+        """Mask (n, freq, time), rows (n,) -> (n,)."""
+        return outputs[..., self.freq, self.frame].reshape(len(rows))
+
+
+def mask_bin(freq: int, frame: int) -> MaskBin:
+    """The target "bin (freq, frame) of the mask the model puts out"."""
+    return MaskBin(freq, frame)

@@ -1,0 +1,237 @@
+"""Docs from templates and recorded results: no figure in them is typed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from sonolens.params import flatten, load_yaml
+from sonolens.report.record import RESULTS
+from sonolens.store import read_json
+
+TEMPLATES = "docs/templates"
+MEANINGS = "docs/templates/params.yaml"
+SOURCE_TABLES = "docs/templates/sources.yaml"
+ABSENT = "not yet recorded"
+EMPTY = "–"
+
+
+class DocsError(ValueError):
+    """A template asks for something that is not there; the message names it."""
+
+
+def render(root: Path) -> dict[str, str]:
+    """Text of every rendered page by path relative to `root`: README.md and docs/<name>.md."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(root / TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    helpers = Helpers(root)
+    environment.globals.update(
+        {name: getattr(helpers, name) for name in dir(helpers) if not name.startswith("_") and name != "root"}
+    )
+    pages = {}
+    for path in sorted((root / TEMPLATES).glob("*.md.j2")):
+        name = path.name.removesuffix(".j2")
+        try:
+            text = environment.get_template(path.name).render()
+        except jinja2.TemplateError as error:
+            raise DocsError(f"{TEMPLATES}/{path.name}: {error}") from error
+        pages[name if name == "README.md" else f"docs/{name}"] = text
+    return pages
+
+
+def check(root: Path) -> list[str]:
+    """Pages whose file differs from what would be rendered now."""
+    return [path for path, text in render(root).items() if not _equals(root / path, text)]
+
+
+def _equals(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text(encoding="utf-8") == text
+
+
+class Helpers:
+    """What templates call. A record that is not there yet reads `not yet recorded`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._params = load_yaml(root / "params.yaml")
+        self._records: dict[tuple[str, str], dict[str, Any]] = {
+            (path.parent.name, path.stem): read_json(path) for path in sorted((root / RESULTS).glob("*/*.json"))
+        }
+
+    def recorded(self, study: str, name: str) -> dict[str, Any] | None:
+        """A record, or None."""
+        return self._records.get((study, name))
+
+    def value(self, study: str, name: str, metric: str, digits: int = 2, *, part: str = "summary") -> str:
+        """`0.97 [0.93, 0.99]` of a metric of `summary` or `leakage`."""
+        record = self.recorded(study, name)
+        if record is None:
+            return ABSENT
+        values = record[part] or {}
+        if metric not in values:
+            raise DocsError(f"{RESULTS}/{study}/{name}.json: {part} has no {metric}")
+        return interval(
+            values[metric], values.get(f"{metric}_ci_low"), values.get(f"{metric}_ci_high"), digits
+        )
+
+    def value_n(
+        self, study: str, name: str, metric: str, unit: str = "persons", digits: int = 2, *, part: str = "summary"
+    ) -> str:
+        """`0.97 [0.93, 0.99], n = 12 persons`."""
+        text = self.value(study, name, metric, digits, part=part)
+        return text if text == ABSENT else f"{text}, n = {self._count(study, name, part)} {unit}"
+
+    def count(self, study: str, name: str, key: str, *, part: str = "summary") -> str:
+        """A whole number with a comma every three digits."""
+        record = self.recorded(study, name)
+        if record is None:
+            return ABSENT
+        if key not in (record[part] or {}):
+            raise DocsError(f"{RESULTS}/{study}/{name}.json: {part} has no {key}")
+        return f"{record[part][key]:,.0f}"
+
+    def _count(self, study: str, name: str, part: str) -> str:
+        return self.count(study, name, "n_person", part=part)
+
+    def table(
+        self,
+        study: str,
+        name: str,
+        table: str,
+        columns: dict[str, str],
+        where: dict[str, Any] | None = None,
+        digits: int = 2,
+    ) -> str:
+        """Markdown table of a recorded table.
+
+        `columns` maps a column, or `value~` for a value with `_ci_low` and `_ci_high` beside it, to its heading.
+        """
+        record = self.recorded(study, name)
+        if record is None:
+            return f"*{ABSENT}*"
+        rows = [row for row in self._rows(record, table) if _matches(row, where or {})]
+        if not rows:
+            return f"*no rows: {where}*"
+        return markdown_table(
+            list(columns.values()), [[_cell(row, column, digits) for column in columns] for row in rows]
+        )
+
+    def score_table(
+        self, study: str, name: str, metrics: Sequence[str], where: dict[str, Any] | None = None, digits: int = 2
+    ) -> str:
+        """Markdown table of the XAI scores: a row per method and baseline, a column per metric."""
+        record = self.recorded(study, name)
+        if record is None:
+            return f"*{ABSENT}*"
+        rows = [row for row in self._rows(record, "scores") if _matches(row, where or {})]
+        found = {row["metric"] for row in rows}
+        shown = [metric for metric in metrics if metric in found]
+        cells: dict[tuple[str, str], dict[str, str]] = {}
+        for row in rows:
+            key = (row["method"], row["baseline"] if row["baseline"] not in (None, "none", "") else EMPTY)
+            text = interval(row["value"], row["ci_low"], row["ci_high"], digits)
+            cells.setdefault(key, {})[row["metric"]] = text
+        body = [[f"`{method}`", baseline, *(values.get(metric, EMPTY) for metric in shown)]
+                for (method, baseline), values in cells.items()]  # fmt: skip
+        return markdown_table(["method", "baseline", *(metric.replace("_", " ") for metric in shown)], body)
+
+    def _rows(self, record: dict[str, Any], table: str) -> list[dict[str, Any]]:
+        tables: dict[str, list[dict[str, Any]]] = record["tables"]
+        if table not in tables:
+            raise DocsError(f"{RESULTS}/{record['study']}/{record['name']}.json: no table {table}; has {', '.join(tables)}")
+        return tables[table]
+
+    def provenance(self, study: str, name: str) -> str:
+        """One line: command, revision, data, kind of machine."""
+        record = self.recorded(study, name)
+        if record is None:
+            return f"`{name}`: {ABSENT}."
+        machine, versions = record["machine"], record["versions"]
+        where = f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}"
+        if machine.get("gpu"):
+            where += f", {machine['gpu']}"
+        revision = (record["revision"] or "no commit")[:10] + (" with changed code" if record["dirty"] else "")
+        raw = next((f"`{path}` {md5}" for path, md5 in record["data"].items() if path.startswith("data/raw/")), "none")
+        return (
+            f"`{name}`: `{record['command']}`; source `{record['source']}`; revision {revision}; data {raw}; "
+            f"torch {versions['torch']}, Python {versions['python']}; {where}. "
+            f"File: `{RESULTS}/{study}/{name}.json`."
+        )
+
+    def parameters(self, study: str) -> str:
+        """Markdown table of every key of a section of params.yaml: default and meaning."""
+        meanings = {key: str(text) for key, text in load_yaml(self.root / MEANINGS)[study].items()}
+        values = flatten({study: self._params[study]})
+        unlike = sorted(set(values) ^ set(meanings))
+        if unlike:
+            raise DocsError(f"{MEANINGS}: {', '.join(unlike)}: explained and present keys must be the same")
+        rows = [[f"`{key}`", f"`{_plain(value)}`", meanings[key]] for key, value in values.items()]
+        return markdown_table(["key", "default", "meaning"], rows)
+
+    def source_rows(self, study: str) -> str:
+        """Markdown table: what a source project had, and where it is here."""
+        rows = [
+            [row["theirs"], row.get("stage", EMPTY), f"`{row['command']}`", ", ".join(f"`{path}`" for path in row["files"])]
+            for row in source_table(self.root, study)
+        ]
+        return markdown_table(["there", "our stage", "our command", "our file"], rows)
+
+    def image(self, image: str, text: str) -> str:
+        """Markdown picture for a page in the root; nothing while `make figures` has not been run."""
+        path = f"docs/images/{image}"
+        return f"![{text}]({path})" if (self.root / path).is_file() else f"*{text}: `make figures` copies it here.*"
+
+
+def source_table(root: Path, study: str) -> list[dict[str, Any]]:
+    """Rows of docs/templates/sources.yaml for a study."""
+    rows: list[dict[str, Any]] = load_yaml(root / SOURCE_TABLES)[study]
+    return rows
+
+
+def interval(value: float | None, low: float | None, high: float | None, digits: int = 2) -> str:
+    """Estimate and interval.
+
+    >>> interval(0.97, 0.934, 0.99)
+    '0.97 [0.93, 0.99]'
+    >>> interval(None, None, None)
+    '–'
+    """
+    if value is None or math.isnan(value):
+        return EMPTY
+    text = f"{value:.{digits}f}"
+    return text if low is None or high is None else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown table without a final line break."""
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _matches(row: dict[str, Any], where: dict[str, Any]) -> bool:
+    return all(row.get(column) == value for column, value in where.items())
+
+
+def _cell(row: dict[str, Any], column: str, digits: int) -> str:
+    if column.endswith("~"):
+        name = column[:-1]
+        return interval(row[name], row[f"{name}_ci_low"], row[f"{name}_ci_high"], digits)
+    value = row[column]
+    if value is None:
+        return EMPTY
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

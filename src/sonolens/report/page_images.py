@@ -1,0 +1,89 @@
+"""Pictures of the docs: copies of page pictures the pipeline drew, small enough for git."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from sonolens.params import load_yaml
+from sonolens.store import whole
+
+LIST = "docs/templates/figures.yaml"
+MAX_BYTES = 300_000
+COLOURS = (128, 64, 32, 16)
+SHRINK = 0.85
+MIN_WIDTH = 400
+
+
+class PictureError(RuntimeError):
+    """A picture cannot be copied; the message says why."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One row of the list: drawn by the pipeline from `source`'s data, copied to docs/images."""
+
+    study: str
+    source: str
+    page: str
+    image: str
+    max_width: int
+
+    @property
+    def target(self) -> str:
+        return f"docs/images/{self.image}"
+
+
+def pictures(root: Path) -> list[Picture]:
+    """Rows of docs/templates/figures.yaml."""
+    return [Picture(**row) for row in load_yaml(root / LIST)["pictures"]]
+
+
+def copy_all(root: Path) -> dict[str, int]:
+    """Copy every listed picture with a palette of few colours; sizes in bytes by path.
+
+    Raises
+    ------
+    PictureError
+        A picture is missing, was drawn from other than the embedded data, or does not fit its share of the space.
+    """
+    rows = pictures(root)
+    params = load_yaml(root / "params.yaml")
+    sizes = {}
+    for row in rows:
+        found = params[row.study]["source"]
+        if found != row.source:
+            raise PictureError(
+                f"{row.target}: {row.study}.source is {found}, need {row.source}; pictures in git show embedded data "
+                "only: `git restore params.yaml dvc.lock`, `dvc repro`, then again"
+            )
+        page = root / row.page
+        if not page.is_file():
+            raise PictureError(f"{row.page}: not found; run `dvc repro {row.study}-report`")
+        content = shrink(page, row.max_width, MAX_BYTES // len(rows))
+        with whole(root / row.target) as stream:
+            stream.write(content)
+        sizes[row.target] = len(content)
+    return sizes
+
+
+def shrink(page: Path, max_width: int, max_bytes: int) -> bytes:
+    """PNG of at most `max_bytes`: fewer colours first, then fewer pixels."""
+    from PIL import Image
+
+    with Image.open(page) as opened:
+        original = opened.convert("RGB")
+    width = min(max_width, original.width)
+    while width >= MIN_WIDTH:
+        height = round(original.height * width / original.width)
+        scaled = original.resize((width, height), Image.Resampling.LANCZOS)
+        for colours in COLOURS:
+            buffer = io.BytesIO()
+            scaled.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+                buffer, "PNG", optimize=True
+            )
+            if buffer.tell() <= max_bytes:
+                return buffer.getvalue()
+        width = int(width * SHRINK)
+    raise PictureError(f"{page}: does not fit {max_bytes} bytes at {MIN_WIDTH} pixels; list fewer pictures")

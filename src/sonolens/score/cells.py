@@ -1,0 +1,476 @@
+"""Score every map of an attribution store with every metric: a few lines in a stage, the work here.
+
+One job is a block of items of one model and one metric. Metrics that do not explain anew take all
+methods at once, so that coalitions, drops and masks are computed once; those that do are one job
+per method. Each (method, baseline, metric) block is a shard of its own, so a new metric or method
+computes only itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from sonolens import parallel
+from sonolens.explain import registry as methods
+from sonolens.explain.cells import (
+    NO_BASELINE,
+    code_of,
+    device_kind,
+    item_seeds,
+    map_of,
+    select_items,
+    unknown_option,
+)
+from sonolens.explain.contract import (
+    CellKey,
+    Explainable,
+    Items,
+    Target,
+    evaluate,
+    frozen,
+    seed_array,
+)
+from sonolens.explain.shards import Shards
+from sonolens.explain.targets import ClassLogit
+from sonolens.params import Runtime
+from sonolens.score import registry
+from sonolens.score.cascade import cascade, layers
+from sonolens.score.contract import Context, MetricInfo, ScoreError, Scores
+from sonolens.sources import content_key
+from sonolens.store import ArrayStore, batches
+
+SCORE_COLUMNS = [
+    "study", "cell", "protocol", "fold", "model_seed", "variant", "method", "baseline", "target", "metric",
+    "metric_params", "item_id", "person_id", "score",
+]  # fmt: skip
+CURVE_COLUMNS = [*SCORE_COLUMNS[:-2], "curve", "x", "y"]
+_KEY_COLUMNS = ["cell", "protocol", "fold", "model_seed", "variant"]
+
+
+@dataclass(frozen=True)
+class ScoreTables:
+    """Rows of scores.parquet and curves.parquet, and how many blocks came from shards."""
+
+    scores: pd.DataFrame
+    curves: pd.DataFrame
+    n_blocks: int
+    n_reused: int
+
+
+@dataclass(frozen=True)
+class _Maps:
+    """Rows of the store that hold one method's maps of a block of items, by target."""
+
+    method: str
+    baseline: str
+    rows: tuple[tuple[str, tuple[int, ...]], ...]
+    shard: str
+
+
+@dataclass(frozen=True)
+class _Job:
+    adapter: Explainable
+    key: CellKey
+    metric: MetricInfo
+    options: dict[str, Any]
+    items: Items
+    maps: tuple[_Maps, ...]
+    store: Path
+    fill: str
+    explain: dict[str, Any]
+    seed: int
+    device: str
+    shards: Shards
+
+
+def run_cells(
+    adapter: Explainable,
+    attributions: ArrayStore,
+    *,
+    metrics: Sequence[str],
+    options: dict[str, Any],
+    n_items_costly: int,
+    seed: int,
+    runtime: Runtime,
+    shards: Shards,
+    fill: str = "silence",
+) -> ScoreTables:
+    """Scores of every map.
+
+    Parameters
+    ----------
+    adapter
+        The study, the same as for `explain.cells.run_cells`.
+    attributions
+        What that function wrote; it says how to explain anew.
+    metrics
+        Names.
+    options
+        Options of the metrics by name (``n_coalitions``), or of one metric as ``{metric: {name:
+        value}}``.
+    n_items_costly
+        Metrics that explain anew take this many of the explained items, see
+        `explain.cells.select_items`.
+    seed
+        Root of all randomness.
+    runtime
+        Engine and device.
+    shards
+        Where finished blocks are kept.
+    fill
+        Baseline that stands for a removed cell.
+
+    Returns
+    -------
+    ScoreTables
+        Rows in the order metric (as given), model, method, target, item.
+
+    Raises
+    ------
+    ScoreError
+        Unknown metric or option, no attribution.
+    """
+    _check_options(options)
+    infos = [registry.info(name) for name in metrics]
+    device = device_kind(runtime.device)
+    digests = _digests(attributions)
+    jobs: list[_Job] = []
+    for info in infos:
+        chosen = metric_options(info, options)
+        for key, rows in _models(attributions.index):
+            every = adapter.items(key, attributions.axes["explain"]["part"])
+            items = every.named(sorted(set(rows["item_id"])))
+            if info.explains:
+                items = select_items(items, n_items_costly, seed)
+            for block in batches(len(items), attributions.axes["explain"]["engine"]["chunk_size"]):
+                job = _Job(
+                    adapter, key, info, chosen, items.select(block), (), attributions.folder, fill,
+                    attributions.axes["explain"], seed, device, shards,
+                )  # fmt: skip
+                jobs.append(replace(job, maps=tuple(_maps(job, rows, digests))))
+    tables, n_reused = _results(jobs, runtime)
+    scores = pd.concat([_score_rows(job, maps, tables[maps.shard]) for job, maps in _parts(jobs)])
+    curves = [
+        table
+        for job, maps in _parts(jobs)
+        if len(table := _curve_rows(job, maps, tables[maps.shard]))
+    ]
+    shards.evict()
+    return ScoreTables(
+        scores[SCORE_COLUMNS].reset_index(drop=True),
+        (pd.concat(curves) if curves else pd.DataFrame(columns=CURVE_COLUMNS))[
+            CURVE_COLUMNS
+        ].reset_index(drop=True),
+        len(tables),
+        n_reused,
+    )
+
+
+def metric_options(info: MetricInfo, options: dict[str, Any]) -> dict[str, Any]:
+    """Every option of a metric: the registry's defaults, overridden by those given, by those given for it alone."""
+    given = {name: value for name, value in options.items() if name in info.options}
+    own: dict[str, Any] = options.get(info.name, {})
+    return info.options | given | own
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    shared = set[str]().union(*(info.options for info in registry.METRICS.values()))
+    for name, value in options.items():
+        if name in registry.METRICS:
+            known = registry.METRICS[name].options
+            wrong = [inner for inner in value if inner not in known]
+            if wrong:
+                raise ScoreError(unknown_option(wrong[0], known, name))
+        elif name not in shared:
+            raise ScoreError(unknown_option(name, shared | set(registry.METRICS), "score"))
+
+
+def _models(index: pd.DataFrame) -> Iterator[tuple[CellKey, pd.DataFrame]]:
+    for values, rows in index.groupby(_KEY_COLUMNS, sort=False):
+        cell, protocol, fold, model_seed, variant = values
+        yield CellKey(str(cell), str(protocol), int(fold), int(model_seed), str(variant)), rows
+
+
+def _digests(attributions: ArrayStore) -> list[str]:
+    """MD5 of every map, by index row."""
+    return [
+        hashlib.md5(np.ascontiguousarray(attributions[row]).data, usedforsecurity=False).hexdigest()
+        for row in range(len(attributions))
+    ]
+
+
+def _maps(job: _Job, rows: pd.DataFrame, digests: list[str]) -> Iterator[_Maps]:
+    for (method, baseline), some in rows.groupby(["method", "baseline"], sort=False):
+        by_target = []
+        for target, own in some.groupby("target", sort=False):
+            row_of = dict(zip(own["item_id"], own.index, strict=True))
+            absent = [item_id for item_id in job.items.ids if item_id not in row_of]
+            if absent:
+                raise ScoreError(
+                    f"{job.key.name}: {method} has no map of item {absent[0]!r}; run the explain stage anew"
+                )
+            by_target.append(
+                (str(target), tuple(int(row_of[item_id]) for item_id in job.items.ids))
+            )
+        yield _Maps(
+            str(method),
+            str(baseline),
+            tuple(by_target),
+            _shard_key(job, str(method), str(baseline), by_target, digests),
+        )
+
+
+def _shard_key(
+    job: _Job,
+    method: str,
+    baseline: str,
+    by_target: list[tuple[str, tuple[int, ...]]],
+    digests: list[str],
+) -> str:
+    modules = [job.metric.module, __name__, *job.adapter.code_modules()]
+    explain: dict[str, Any] = {}
+    if job.metric.explains:
+        modules.append(methods.info(method).module)
+        explain = {name: value for name, value in job.explain.items() if name != "methods"}
+        explain["options"] = job.explain["methods"][method]
+    return content_key(
+        kind="score",
+        code=code_of(tuple(modules)),
+        torch=torch.__version__,
+        data=job.adapter.data_key(job.key),
+        model=job.key.as_row(),
+        metric=job.metric.name,
+        options=job.options | job.metric.fixed,
+        fill=job.fill,
+        method=method,
+        baseline=baseline,
+        explain=explain,
+        items=job.items.ids,
+        maps=[(target, [digests[row] for row in rows]) for target, rows in by_target],
+        seed=job.seed,
+        device=job.device,
+    )
+
+
+def _parts(jobs: Sequence[_Job]) -> Iterator[tuple[_Job, _Maps]]:
+    """Every (job, method), blocks of the same metric, model and method beside each other."""
+    groups: dict[tuple[str, CellKey, str, str], list[tuple[_Job, _Maps]]] = {}
+    for job in jobs:
+        for maps in job.maps:
+            groups.setdefault((job.metric.name, job.key, maps.method, maps.baseline), []).append(
+                (job, maps)
+            )
+    for parts in groups.values():
+        yield from parts
+
+
+def _results(
+    jobs: Sequence[_Job], runtime: Runtime
+) -> tuple[dict[str, dict[str, np.ndarray]], int]:
+    """Shard contents by key, and how many were there before."""
+    tables: dict[str, dict[str, np.ndarray]] = {}
+    missing: list[_Job] = []
+    for job in jobs:
+        absent = []
+        for maps in job.maps:
+            found = job.shards.read(maps.shard)
+            if found is None:
+                absent.append(maps)
+            else:
+                tables[maps.shard] = found
+        groups = (
+            [(maps,) for maps in absent]
+            if job.metric.explains
+            else [tuple(absent)]
+            if absent
+            else []
+        )
+        missing += [replace(job, maps=group) for group in groups]
+    n_reused = len(tables)
+    if missing:
+        for result in parallel.run(_score, missing, runtime):
+            tables |= result
+    return tables, n_reused
+
+
+def _score(job: _Job) -> dict[str, dict[str, np.ndarray]]:
+    """Compute the maps of one job, store a shard for each and return them by key."""
+    store = ArrayStore(job.store)
+    bench = _Bench(job)
+    metric = job.metric.load()
+    results: dict[str, dict[str, np.ndarray]] = {}
+    for maps in job.maps:
+        values, curves = [], []
+        for target, rows in maps.rows:
+            stacked = torch.from_numpy(np.stack([map_of(store, row) for row in rows]))
+            context = bench.context(maps, target)
+            scores: Scores = metric(
+                stacked.to(bench.device), context, **job.metric.fixed, **job.options
+            )
+            if scores.values.shape != (len(job.items),):
+                raise ScoreError(
+                    f"{job.metric.name}: {tuple(scores.values.shape)} scores, need one for each of {len(job.items)} items"
+                )
+            values.append(scores.values.double().cpu().numpy())
+            if scores.curves is not None and len(scores.curves):
+                curves.append(scores.curves.assign(target=target))
+        result = {"values": np.stack(values)}
+        if curves:
+            table = pd.concat(curves)
+            result |= {name: table[name].to_numpy(str) for name in ("target", "item_id", "curve")}
+            result |= {name: table[name].to_numpy(float) for name in ("x", "y")}
+        job.shards.write(maps.shard, result)
+        results[maps.shard] = result
+    return results
+
+
+class _Bench:
+    """Inputs, model and targets of a job, made when a metric first needs them."""
+
+    def __init__(self, job: _Job) -> None:
+        self.job = job
+        self.device = torch.device(job.device)
+        adapter, key, items = job.adapter, job.key, job.items
+        clips = adapter.inputs(key, items)
+        axes = adapter.axes(key)
+        scale = axes.get("scale", {})
+        self.scale = (
+            (float(scale["min"]), float(scale["max"])) if {"min", "max"} <= set(scale) else None
+        )
+        self.seeds = seed_array(item_seeds(job.seed, items))
+        self.clips = clips
+        self.inputs = clips.to(self.device)
+        self.masks = adapter.truth_masks(key, items) if "mask" in job.metric.needs else {}
+        self.model: nn.Module | None = None
+        self.targets: dict[str, Target] = {}
+        self.n_classes: int | None = None
+        self.fill = self.inputs
+        self.caches: dict[str, dict[Any, Any]] = {}
+        self.baselines: dict[str, Tensor | None] = {NO_BASELINE: None}
+        if job.metric.needs & {"predict", "explain"}:
+            self.model = adapter.load(key).to(self.device)
+            self.targets = adapter.targets(key, items, self.model, self.inputs)
+            with torch.no_grad(), frozen(self.model):
+                outputs = self.model(self.inputs[:1])
+            self.n_classes = outputs.shape[1] if outputs.ndim == 2 else None
+        if "predict" in job.metric.needs:
+            self.fill = self._baseline(job.fill, 1).mean(1).expand_as(self.inputs)
+
+    def _baseline(self, kind: str, n_draws: int) -> Tensor:
+        job = self.job
+        return job.adapter.baseline(job.key, kind, job.items, self.clips, n_draws).to(self.device)
+
+    def context(self, maps: _Maps, name: str) -> Context:
+        """What a metric sees of one method and target."""
+        job = self.job
+        target = self.targets.get(name)
+        if self.model is not None and target is None:
+            raise ScoreError(
+                f"{job.key.name}: no target {name!r} among {', '.join(self.targets)}; explain anew"
+            )
+        model, chosen = self.model, target or ClassLogit((0,))
+
+        def predict(edited: Tensor, rows: Tensor) -> Tensor:
+            if model is None:
+                raise ScoreError(
+                    f"{job.metric.name}: predicts, but its registry row does not need `predict`"
+                )
+            return evaluate(model, edited, chosen, rows.to(edited.device))
+
+        def edit(inputs: Tensor, mask: Tensor, fill: Tensor) -> Tensor:
+            return job.adapter.edit(job.key, inputs, mask, fill)
+
+        return Context(
+            items=job.items,
+            inputs=self.inputs,
+            target=chosen,
+            predict=predict,
+            edit=edit,
+            fill=self.fill,
+            masks=self.masks,
+            item_seeds=self.seeds,
+            scale=self.scale,
+            n_classes=self.n_classes if isinstance(chosen, ClassLogit) else None,
+            explain=self._explainer(maps, chosen) if job.metric.explains else None,
+            cache=self.caches.setdefault(name, {}),
+        )
+
+    def _explainer(self, maps: _Maps, target: Target) -> _Explainer:
+        if maps.baseline not in self.baselines:
+            n_draws = self.job.explain["engine"]["n_baseline_draws"]
+            self.baselines[maps.baseline] = self._baseline(maps.baseline, n_draws)
+        assert self.model is not None
+        seeds = seed_array(item_seeds(self.job.explain["seed"], self.job.items))
+        options = self.job.explain["methods"][maps.method]
+        baseline = self.baselines[maps.baseline]
+        return _Explainer(self.model, maps.method, baseline, target, seeds, options, self.job.seed)
+
+
+class _Explainer:
+    """See `contract.Explainer`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        method: str,
+        baseline: Tensor | None,
+        target: Target,
+        seeds: Tensor,
+        options: dict[str, Any],
+        seed: int,
+    ) -> None:
+        self._model, self._method, self._baseline = model, methods.load(method), baseline
+        self._target, self._seeds, self._options, self._seed = target, seeds, options, seed
+        self.n_layers = len(layers(model))
+
+    def __call__(
+        self, inputs: Tensor, target: Target | None = None, weights: str = "trained"
+    ) -> Tensor:
+        model = self._model
+        if weights != "trained":
+            model = cascade(model, int(weights.removeprefix("cascade:")), self._seed)
+        chosen = self._target if target is None else target
+        return self._method(
+            model, inputs, chosen, baseline=self._baseline, item_seeds=self._seeds, **self._options
+        ).values.to(torch.float32)
+
+
+def _columns(job: _Job, maps: _Maps) -> dict[str, Any]:
+    params = job.options | ({"fill": job.fill} if "predict" in job.metric.needs else {})
+    return {
+        "study": job.adapter.study,
+        **job.key.as_row(),
+        "method": maps.method,
+        "baseline": maps.baseline,
+        "metric": job.metric.name,
+        "metric_params": json.dumps(params, sort_keys=True),
+    }
+
+
+def _score_rows(job: _Job, maps: _Maps, result: dict[str, np.ndarray]) -> pd.DataFrame:
+    n_items, names = len(job.items), [target for target, _ in maps.rows]
+    return pd.DataFrame(
+        {
+            "target": np.repeat(names, n_items),
+            "item_id": list(job.items.ids) * len(names),
+            "person_id": list(job.items.person_ids) * len(names),
+            "score": result["values"].flatten(),
+        }
+    ).assign(**_columns(job, maps))
+
+
+def _curve_rows(job: _Job, maps: _Maps, result: dict[str, np.ndarray]) -> pd.DataFrame:
+    if "curve" not in result:
+        return pd.DataFrame(columns=CURVE_COLUMNS)
+    columns = {name: result[name] for name in ("target", "item_id", "curve", "x", "y")}
+    return pd.DataFrame(columns).assign(**_columns(job, maps))

@@ -1,0 +1,47 @@
+"""Sparseness: Gini index of the magnitudes of a map; 0 when all are equal, near 1 when one cell has all.
+
+References
+----------
+Chalasani, P. et al. (2020). Concise explanations of neural networks using adversarial training.
+ICML, section 5. Hurley, N., Rickard, S. (2009). Comparing measures of sparsity. IEEE Transactions
+on Information Theory 55(10), table 1 (Gini).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sonolens.score.contract import Context, Scores, undefined
+
+
+def score(attributions: Tensor, context: Context) -> Scores:
+    """Gini index of each item, sum_j (2 j - n - 1) v_j / (n sum v) with v sorted from small to large.
+
+    Every map is taken by itself, so a score does not depend on the other items; Quantus normalises
+    by the largest value of the whole array and adds 1e-7.
+
+    Parameters
+    ----------
+    attributions, shape=(batch, *map shape)
+        Signed maps.
+    context
+        Not read.
+
+    Returns
+    -------
+    Scores, in [0, 1)
+        NaN for a map that is zero everywhere.
+
+    Examples
+    --------
+    >>> score(torch.tensor([[0.0, 0.0, 0.0, 5.0], [1.0, 1.0, 1.0, 1.0]]), None).values.tolist()
+    [0.75, 0.0]
+    """
+    sizes = attributions.double().flatten(1).abs().cpu().sort(1).values
+    n_cells = sizes.shape[1]
+    weights = 2 * torch.arange(1, n_cells + 1, dtype=torch.float64) - n_cells - 1
+    total = sizes.sum(1)
+    return Scores(
+        torch.where(total > 0, sizes @ weights / (n_cells * total), undefined(attributions))
+    )

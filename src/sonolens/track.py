@@ -1,0 +1,1493 @@
+"""Records in MLflow, as a projection of the files that DVC keeps.
+
+One MLflow experiment per study. One top-level row per DVC experiment, found by a content key, so
+that repeating an experiment never makes a second row. Below it one child row per stage that really
+ran. `train*` and `explain*` report while they run; `publish` completes the row from files. What
+could not be recorded is filled in later by `sonolens track sync`, so a failure here is a loud
+warning and never the end of a training.
+
+The store is MLFLOW_TRACKING_URI, else `mlflow.db` beside `mlartifacts/` in the main checkout, also
+for an experiment that runs in a temporary clone, which is deleted when it ends.
+
+MLflow is imported here alone, inside functions: it takes seconds, and workers never need it.
+"""
+
+from __future__ import annotations
+
+import csv
+import getpass
+import hashlib
+import http.client
+import json
+import logging
+import math
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from sonolens.params import ParamsError, flatten, load_yaml
+from sonolens.pipeline import StageSpec, load_pipeline, main_root, scratch
+from sonolens.sources import content_key, file_digest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment, Metric, Run
+    from torch import nn
+
+log = logging.getLogger(__name__)
+
+LIVE_STAGES = ("train", "explain")
+FLUSH_S = 5.0
+LOCK_TIMEOUT_S = 120.0
+# Limits of MLflow's REST interface.
+MAX_METRICS = 1000
+MAX_PARAMS = 100
+MAX_PARAM_CHARS = 6000
+MAX_NOTE_CHARS = 7900
+MAX_DIGEST_CHARS = 36
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+CURVE_COLUMNS = ("cell", "variant", "protocol", "fold", "model_seed")
+
+
+class TrackingError(RuntimeError):
+    """The store cannot be used; the message says what was tried and what to do."""
+
+
+def enabled(params: dict[str, Any]) -> bool:
+    """Whether runs are recorded: `runtime.tracking.enabled`, unless SONOLENS_TRACKING=off."""
+    if os.environ.get("SONOLENS_TRACKING", "").lower() in ("off", "0", "false", "no"):
+        return False
+    return bool(params["runtime"]["tracking"]["enabled"])
+
+
+def _warn(message: str) -> None:
+    log.warning(message)
+    warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+
+def _lost(what: str, error: Exception) -> None:
+    reason = (str(error).strip() or "no message").splitlines()[0]
+    _warn(
+        f"tracking: {what} failed ({type(error).__name__}: {reason}); the run goes on with "
+        "files only, `sonolens track sync` fills the record in afterwards"
+    )
+
+
+# --- Keys: equal content, equal key, in a workspace, a temporary clone and a commit --------------
+
+
+@dataclass
+class Digests:
+    """MD5s of a pipeline's inputs, each read once; what is absent is looked up in dvc.lock."""
+
+    root: Path
+    _known: dict[str, str | None] = field(default_factory=dict)
+    _locked: dict[str, str] | None = None
+
+    def of(self, path: str) -> str | None:
+        """Digest of `path` below the root; None when it is neither there nor in dvc.lock."""
+        if path not in self._known:
+            place = self.root / path
+            if path.startswith("data/raw/") and place.exists():
+                self._known[path] = source_digest(place)
+            else:
+                self._known[path] = dvc_digest(place) if place.exists() else self._from_lock(path)
+        return self._known[path]
+
+    def _from_lock(self, path: str) -> str | None:
+        if self._locked is None:
+            lock = self.root / "dvc.lock"
+            stages = load_yaml(lock).get("stages", {}).values() if lock.is_file() else []
+            entries = [
+                entry
+                for stage in stages
+                for kind in ("deps", "outs")
+                for entry in stage.get(kind, [])
+            ]
+            self._locked = {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}
+        return self._locked.get(path)
+
+
+def dvc_digest(path: Path) -> str:
+    """MD5 of a file or, with the ending `.dir`, of a folder, as DVC writes it to dvc.lock.
+
+    Always read from the content: dvc.lock knows nothing of a file changed by hand since.
+    """
+    if not path.is_dir():
+        return file_digest(path)
+    files = [
+        file
+        for file in path.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts and file.name != ".gitignore"
+    ]
+    rows = [
+        {"md5": file_digest(file), "relpath": file.relative_to(path).as_posix()} for file in files
+    ]
+    text = json.dumps(sorted(rows, key=lambda row: row["relpath"]), sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def source_digest(path: Path) -> str:
+    """Digest of raw data; of what DVC tracks it takes the MD5 in the `.dvc` file, unread."""
+    if not path.is_dir():
+        return file_digest(path)
+    parts: dict[str, str] = {}
+    for folder, folders, files in os.walk(path):
+        here = Path(folder)
+        tracked: dict[str, str] = {}
+        for name in files:
+            if name.endswith(".dvc"):
+                outs = load_yaml(here / name).get("outs", [])
+                tracked |= {out["path"]: out["md5"] for out in outs if "md5" in out}
+        folders[:] = sorted(
+            name for name in folders if name not in tracked and name != "__pycache__"
+        )
+        read = [
+            name
+            for name in files
+            if name not in tracked and not name.endswith((".dvc", ".gitignore"))
+        ]
+        found = tracked | {name: file_digest(here / name) for name in read}
+        parts |= {
+            (here / name).relative_to(path).as_posix(): digest for name, digest in found.items()
+        }
+    return content_key(files=parts)
+
+
+def experiment_key(
+    root: Path,
+    params: dict[str, Any],
+    study: str,
+    *,
+    digests: Digests | None = None,
+    _above: tuple[str, ...] = (),
+) -> str:
+    """Key of a study's row, known before its first stage runs.
+
+    Made of the study's params and `common`, the source files its stages list, its raw data, and the
+    keys of other studies whose outputs it reads. Never of the place, the device or the workers.
+    """
+    digests = digests or Digests(root)
+    pipeline = load_pipeline(root, params)
+    own = [spec for spec in pipeline.values() if study_of(spec) == study]
+    if not own:
+        raise TrackingError(
+            f"dvc.yaml: no stage named {study}-…, found {', '.join(pipeline) or 'none'}"
+        )
+    raw: dict[str, str | None] = {}
+    others: set[str] = set()
+    for path in sorted({path for spec in own for path in spec.data}):
+        makers = {study_of(spec) for spec in pipeline.values() if _makes(spec, path)}
+        if not makers:
+            raw[path] = digests.of(path)
+        others |= makers - {study, *_above}
+    return content_key(
+        study=study,
+        params={study: params.get(study, {}), "common": params.get("common", {})},
+        code={
+            path: _code_digest(root, path)
+            for path in sorted({path for spec in own for path in spec.code})
+        },
+        raw=raw,
+        studies={
+            name: experiment_key(root, params, name, digests=digests, _above=(*_above, study))
+            for name in sorted(others)
+        },
+    )
+
+
+def stage_key(
+    root: Path,
+    spec: StageSpec,
+    params: dict[str, Any],
+    *,
+    cell: str | None = None,
+    device: str = "cpu",
+    digests: Digests | None = None,
+) -> str:
+    """Key of one stage: its listed params, source files, inputs, cell and kind of device."""
+    digests = digests or Digests(root)
+    return content_key(
+        stage=spec.name,
+        cell=cell or "main",
+        device=device,
+        params={name: _look_up(params, name) for name in spec.params},
+        code={path: _code_digest(root, path) for path in spec.code},
+        data={path: digests.of(path) for path in spec.data},
+    )
+
+
+def device_kind(params: dict[str, Any], *, load_torch: bool = False) -> str:
+    """`cpu` or `cuda`; `auto` asks torch, which is imported for that only when `load_torch`."""
+    asked = str(params["runtime"]["device"])
+    if asked != "auto":
+        return asked
+    if load_torch:
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    torch_module = sys.modules.get("torch")
+    return "cuda" if torch_module is not None and torch_module.cuda.is_available() else "cpu"
+
+
+def study_of(spec: StageSpec) -> str:
+    """`digits` of the stage `digits-train`."""
+    return spec.name.split("-", 1)[0]
+
+
+def _stage_and_cell(spec: StageSpec) -> tuple[str, str | None]:
+    words = shlex.split(spec.cmd)[2:]  # python src/stage.py STUDY STAGE [CELL]
+    stage = words[1] if len(words) > 1 else spec.name.split("-", 1)[-1]
+    return stage, words[2] if len(words) > 2 and not words[2].startswith("-") else None
+
+
+def _makes(spec: StageSpec, path: str) -> bool:
+    return any(
+        path == out or path.startswith(out + "/") or out.startswith(path + "/")
+        for out in spec.outputs
+    )
+
+
+def _code_digest(root: Path, path: str) -> str:
+    place = root / path
+    if not place.exists():
+        raise TrackingError(
+            f"{place}: not found, but dvc.yaml lists it; correct the deps or `git add` the file"
+        )
+    return file_digest(place)
+
+
+def _look_up(params: dict[str, Any], name: str) -> Any:
+    value: Any = params
+    for part in name.split("."):
+        value = value[part]
+    return value
+
+
+# --- The store ------------------------------------------------------------------------------------
+
+
+def tracking_uri(root: Path) -> str:
+    """MLFLOW_TRACKING_URI, else SQLite in the main checkout, where relative paths start too."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    main = main_root(root)
+    if not uri:
+        return f"sqlite:///{(main / 'mlflow.db').as_posix()}"
+    if uri.startswith("sqlite:///"):
+        return f"sqlite:///{(main / uri.removeprefix('sqlite:///')).as_posix()}"
+    if uri.startswith("databricks") or "://" in uri:
+        return uri
+    return (main / uri.removeprefix("file:")).resolve().as_uri()
+
+
+def is_server(uri: str) -> bool:
+    """Whether `uri` is a tracking server rather than a database or folder opened here."""
+    return uri.startswith(("http://", "https://"))
+
+
+def _check_reachable(uri: str) -> None:
+    """Raise TrackingError within seconds; by itself MLflow would block each call for minutes."""
+    split = urlsplit(uri)
+    advice = "start it, or unset MLFLOW_TRACKING_URI to use the local store"
+    try:
+        if is_server(uri):
+            urllib.request.urlopen(f"{_public(uri).rstrip('/')}/health", timeout=3).close()
+        elif split.scheme.split("+")[0] in PORTS and split.hostname:
+            port = split.port or PORTS[split.scheme.split("+")[0]]
+            socket.create_connection((split.hostname, port), timeout=3).close()
+    except urllib.error.HTTPError as error:
+        if error.code >= 500:
+            raise TrackingError(
+                f"{_public(uri)}: the server answers {error.code}; {advice}"
+            ) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise TrackingError(f"{_public(uri)}: no answer ({error}); {advice}") from error
+
+
+def _public(uri: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+@dataclass
+class Store:
+    """An open MLflow store; made by `open_store`."""
+
+    root: Path
+    main: Path
+    uri: str
+    client: MlflowClient
+
+    def experiment(self, study: str) -> str:
+        """Id of the study's MLflow experiment, made or restored; call it under `lock`."""
+        found = self.client.get_experiment_by_name(study)
+        if found is None:
+            place = None if is_server(self.uri) else (self.main / "mlartifacts" / study).as_uri()
+            return str(self.client.create_experiment(study, artifact_location=place))
+        if found.lifecycle_stage == "deleted":
+            self.client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+    def studies(self) -> list[Experiment]:
+        """MLflow experiments that hold rows of ours."""
+        found = self.client.search_experiments(order_by=["name ASC"])
+        return [item for item in found if self.rows(item.experiment_id, {}, limit=1)]
+
+    def rows(
+        self, experiment_id: str, tags: dict[str, str], level: str = "experiment", limit: int = 1000
+    ) -> list[Run]:
+        """Rows with these `sonolens.` tags, the newest first."""
+        tests = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
+        query = " and ".join([f"tags.`sonolens.level` = '{level}'", *tests])
+        found: list[Run] = []
+        token = None
+        while len(found) < limit:
+            page = self.client.search_runs(
+                [experiment_id],
+                query,
+                max_results=min(limit, 1000),
+                order_by=["attributes.start_time DESC"],
+                page_token=token,
+            )
+            found += page
+            token = page.token
+            if not token:
+                break
+        return found
+
+    def row(self, experiment_id: str, key: str) -> Run | None:
+        """The top-level row of an experiment key."""
+        found = self.rows(experiment_id, {"sonolens.key": key})
+        return found[-1] if found else None
+
+    def child(self, experiment_id: str, key: str, parent: str | None) -> Run | None:
+        """A stage's row by its stage key: below `parent`, or below any row."""
+        tags = {"sonolens.stage_key": key} | ({"mlflow.parentRunId": parent} if parent else {})
+        found = self.rows(experiment_id, tags, level="stage")
+        return found[0] if found else None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held around every find-or-create, so that two processes never make the same row twice."""
+        with _store_lock(self.root):
+            yield
+
+
+@contextmanager
+def _store_lock(root: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    path = scratch(root) / "track.lock"
+    try:
+        with FileLock(path, timeout=LOCK_TIMEOUT_S):
+            yield
+    except Timeout as error:
+        raise TrackingError(
+            f"{path}: held by another process for {LOCK_TIMEOUT_S:.0f} s; wait for it or end it"
+        ) from error
+
+
+def open_store(root: Path) -> Store:
+    """Open the store, making the database when it is missing.
+
+    Raises
+    ------
+    TrackingError
+        When a server or database does not answer within seconds.
+    """
+    root = root.resolve()
+    uri = tracking_uri(root)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    _check_reachable(uri)
+    from mlflow import MlflowClient
+
+    for name in ("mlflow.store.db.utils", "mlflow.system_metrics", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Several first users of a missing database break each other's migration.
+    with _store_lock(root):
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
+    return Store(root, main_root(root), uri, client)
+
+
+# --- What a running stage reports ----------------------------------------------------------------
+
+
+class NullRecord:
+    """Takes everything and keeps nothing: tracking is off, or the store cannot be reached."""
+
+    def metrics(self, values: dict[str, float], step: int | None = None) -> None:
+        """Report numbers, e.g. of one epoch.
+
+        Parameters
+        ----------
+        values
+            By metric name; curves are named by `curve_name`. NaN and infinity are counted, not
+            kept.
+        step
+            Epoch; a step that the record already has is not added again.
+        """
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Copy a file or folder into the record, below `folder`."""
+
+    def checkpoint(
+        self,
+        name: str,
+        path: Path,
+        dvc_path: str,
+        params: dict[str, Any],
+        metrics: dict[str, float],
+    ) -> None:
+        """Describe a checkpoint without copying it: its bytes stay in DVC.
+
+        Parameters
+        ----------
+        name
+            Unique within the stage, e.g. ``trained-speaker-fold0-seed0``.
+        path
+            Where the file is now, e.g. in the stage's staging folder.
+        dvc_path
+            Its path below the root once the stage is done.
+        params, metrics
+            Shown beside it in MLflow's table of models.
+        """
+
+
+@dataclass
+class Record(NullRecord):
+    """A stage's row and the experiment's row above it; made by `open_record`."""
+
+    store: Store
+    experiment_id: str
+    row_id: str
+    run_id: str
+    lost: bool = False
+    n_nonfinite: int = 0
+    _known: set[str] = field(default_factory=set)
+    _steps: dict[str, set[int]] = field(default_factory=dict)
+    _buffer: list[Metric] = field(default_factory=list)
+    _flushed: float = field(default_factory=time.monotonic)
+    _monitor: Any = None
+
+    def metrics(self, values: dict[str, float], step: int | None = None) -> None:
+        """Report numbers; see `NullRecord.metrics`. They are sent at most every 5 s."""
+        numbers = {metric_name(name): float(value) for name, value in values.items()}
+
+        def keep() -> None:
+            from mlflow.entities import Metric
+
+            now, at = _now_ms(), int(step or 0)
+            for name, value in numbers.items():
+                if not math.isfinite(value):
+                    self.n_nonfinite += 1
+                elif at not in self._steps_of(name):
+                    self._steps[name].add(at)
+                    self._buffer.append(Metric(name, value, now, at))
+            if time.monotonic() - self._flushed >= FLUSH_S:
+                self._flush()
+
+        self._attempt("sending metrics", keep)
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Copy a file or folder; see `NullRecord.artifact`."""
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: not found; write it before it is recorded")
+        send = self.store.client.log_artifacts if path.is_dir() else self.store.client.log_artifact
+        self._attempt(f"copying {path.name}", lambda: send(self.run_id, str(path), folder or None))
+
+    def checkpoint(
+        self,
+        name: str,
+        path: Path,
+        dvc_path: str,
+        params: dict[str, Any],
+        metrics: dict[str, float],
+    ) -> None:
+        """Describe a checkpoint; see `NullRecord.checkpoint`."""
+        tags = {"dvc.path": dvc_path, "dvc.md5": dvc_digest(path)}
+        safe = re.sub(r"[^\w\-]", "-", name)
+
+        def describe() -> None:
+            client = self.store.client
+            query = f"name = '{safe}' AND source_run_id = '{self.run_id}'"
+            if any(
+                model.tags.get("dvc.md5") == tags["dvc.md5"]
+                for model in client.search_logged_models([self.experiment_id], filter_string=query)
+            ):
+                return
+            texts = {key: _param_text(value) for key, value in params.items()}
+            model = client.create_logged_model(
+                self.experiment_id, safe, self.run_id, tags, texts, "checkpoint"
+            )
+            for key, value in metrics.items():
+                if math.isfinite(value):
+                    client.log_metric(
+                        self.run_id, metric_name(key), float(value), model_id=model.model_id
+                    )
+            client.finalize_logged_model(model.model_id, "READY")
+
+        self._attempt(f"describing the checkpoint {name}", describe)
+
+    def watch(self, interval_s: float) -> None:
+        """Sample CPU, memory and, where there is one, GPU until `close`."""
+
+        def start() -> None:
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            self._monitor = SystemMetricsMonitor(
+                self.run_id,
+                sampling_interval=interval_s,
+                resume_logging=True,
+                tracking_uri=self.store.uri,
+            )
+            self._monitor.start()
+
+        self._attempt("sampling the system", start)
+
+    def close(self, status: str, error: BaseException | None = None) -> None:
+        """Send what waits and set the status, of the experiment's row too unless FINISHED."""
+        if self._monitor is not None:
+            self._attempt("sampling the system", self._monitor.finish)
+        self._attempt("sending metrics", self._flush)
+
+        def end() -> None:
+            client = self.store.client
+            client.set_tag(self.run_id, "sonolens.n_nonfinite", str(self.n_nonfinite))
+            for run_id in (self.run_id, self.row_id) if status != "FINISHED" else (self.run_id,):
+                if error is not None:
+                    text = (str(error).splitlines() or [""])[0]
+                    client.set_tag(
+                        run_id, "sonolens.error", f"{type(error).__name__}: {text}"[:500]
+                    )
+                client.set_terminated(run_id, status)
+
+        self._attempt(f"setting the status {status}", end)
+
+    def _steps_of(self, name: str) -> set[int]:
+        if name not in self._steps:
+            old = (
+                self.store.client.get_metric_history(self.run_id, name)
+                if name in self._known
+                else []
+            )
+            self._steps[name] = {metric.step for metric in old}
+        return self._steps[name]
+
+    def _flush(self) -> None:
+        waiting, self._buffer = self._buffer, []
+        self._flushed = time.monotonic()
+        _send_metrics(self.store.client, self.run_id, waiting)
+
+    def _attempt(self, what: str, call: Callable[[], Any]) -> None:
+        # After one failure nothing more is tried: each try could block for the length of a timeout.
+        if self.lost:
+            return
+        try:
+            call()
+        except Exception as error:
+            self.lost = True
+            _lost(what, error)
+
+
+@contextmanager
+def open_record(
+    root: Path,
+    spec: StageSpec,
+    params: dict[str, Any],
+    *,
+    study: str,
+    stage: str,
+    cell: str | None = None,
+) -> Iterator[NullRecord]:
+    """Record of a stage while it runs.
+
+    Only stages whose name starts with `train` or `explain` have one; others, and all when tracking
+    is off, get a NullRecord, without importing MLflow. An interrupt (Ctrl-C, SIGTERM, `dvc queue
+    kill`) ends the rows as KILLED, any other exception as FAILED; it is raised again. Rows that a
+    dead process left RUNNING are taken over by the next try of the same experiment.
+
+    Parameters
+    ----------
+    root
+        Folder with dvc.yaml and params.yaml, which may be a temporary clone.
+    spec
+        The stage in dvc.yaml.
+    params
+        The whole of params.yaml.
+    study, stage, cell
+        As on the command line of `src/stage.py`.
+
+    Yields
+    ------
+    NullRecord
+        A Record where something is recorded.
+    """
+    if not (enabled(params) and stage.startswith(LIVE_STAGES)):
+        yield NullRecord()
+        return
+    with _sigterm_interrupts() as ending:
+        record: NullRecord = NullRecord()
+        try:
+            record = _open_record(root, spec, params, study, stage, cell)
+        except Exception as error:
+            _lost("opening the record", error)
+        try:
+            yield record
+        except BaseException as error:
+            ending.set()
+            if isinstance(record, Record):
+                record.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", error)
+            raise
+        ending.set()
+        if isinstance(record, Record):
+            record.close("FINISHED")
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[threading.Event]:
+    """SIGTERM raises KeyboardInterrupt inside the block, until the event is set."""
+    ending = threading.Event()
+
+    def interrupt(_signal: int, _frame: Any) -> None:
+        if not ending.is_set():
+            raise KeyboardInterrupt("SIGTERM")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield ending
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield ending
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _open_record(
+    root: Path, spec: StageSpec, params: dict[str, Any], study: str, stage: str, cell: str | None
+) -> Record:
+    store = open_store(root)
+    digests = Digests(root)
+    device = device_kind(params, load_torch=True)
+    key = experiment_key(root, params, study, digests=digests)
+    own_key = stage_key(root, spec, params, cell=cell, device=device, digests=digests)
+    with store.lock():
+        experiment_id = store.experiment(study)
+        row = _claim_row(store, experiment_id, root, params, study, key)
+        tags = _run_tags(root, spec.cmd) | _owner_tags(os.getpid()) | _place_tags(params, device)
+        tags |= {
+            "sonolens.level": "stage",
+            "sonolens.study": study,
+            "sonolens.stage": spec.name,
+            "sonolens.stage_key": own_key,
+            "mlflow.parentRunId": row.info.run_id,
+        }
+        old = store.child(experiment_id, own_key, row.info.run_id)
+        child = old or store.client.create_run(experiment_id, tags=tags, run_name=spec.name)
+        if old is not None:
+            _reopen(store.client, old, tags)
+    record = Record(
+        store, experiment_id, row.info.run_id, child.info.run_id, _known=set(child.data.metrics)
+    )
+    _log_params(
+        store.client, child, flatten({name: _look_up(params, name) for name in spec.params})
+    )
+    _log_inputs(
+        store.client, child.info.run_id, {path: digests.of(path) for path in spec.data}, stage
+    )
+    record.watch(float(params["runtime"]["tracking"]["system_metrics_interval_s"]))
+    return record
+
+
+def _claim_row(
+    store: Store, experiment_id: str, root: Path, params: dict[str, Any], study: str, key: str
+) -> Run:
+    """The experiment's row, RUNNING and ours."""
+    tags = _owner_tags(_experiment_process()) | _place_tags(params, device_kind(params))
+    old = store.row(experiment_id, key)
+    if old is None:
+        return _create_row(store, experiment_id, root, params, study, key, tags)
+    _reopen(store.client, old, tags | _exp_names(old))
+    _log_params(store.client, old, row_params(params, study))
+    return old
+
+
+def _create_row(
+    store: Store,
+    experiment_id: str,
+    root: Path,
+    params: dict[str, Any],
+    study: str,
+    key: str,
+    tags: dict[str, str],
+) -> Run:
+    tags = _run_tags(root, f"dvc repro {study}-publish") | _exp_names(None) | tags
+    tags |= {"sonolens.level": "experiment", "sonolens.study": study, "sonolens.key": key}
+    name = os.environ.get("DVC_EXP_NAME") or f"{study}-{key[:6]}"
+    row = store.client.create_run(experiment_id, tags=tags, run_name=name)
+    _log_params(store.client, row, row_params(params, study))
+    return row
+
+
+def _reopen(client: MlflowClient, run: Run, tags: dict[str, str]) -> None:
+    _set_tags(client, run.info.run_id, tags)
+    if "sonolens.error" in run.data.tags:
+        client.delete_tag(run.info.run_id, "sonolens.error")
+    if run.info.status != "RUNNING":
+        client.update_run(run.info.run_id, status="RUNNING")
+
+
+def row_params(params: dict[str, Any], study: str) -> dict[str, Any]:
+    """Params of a row: the study's section and `common`, under the names that -S takes."""
+    return flatten({study: params.get(study, {}), "common": params.get("common", {})})
+
+
+def metric_name(name: str) -> str:
+    """`name` in the characters that MLflow allows."""
+    return re.sub(r"[^/\w.\- :]", "_", name)[:250]
+
+
+def curve_name(
+    metric: str,
+    *,
+    cell: str = "main",
+    variant: str = "",
+    protocol: str = "",
+    fold: Any = "",
+    model_seed: Any = "",
+) -> str:
+    """Name of a training curve, the same live and from history.csv.
+
+    >>> curve_name("val_loss", variant="trained", protocol="speaker", fold=0, model_seed=1)
+    'trained/speaker/fold0/seed1/val_loss'
+    """
+    parts = ["" if cell == "main" else cell, variant, protocol]
+    parts += [
+        f"fold{fold}" if str(fold) else "",
+        f"seed{model_seed}" if str(model_seed) else "",
+        metric,
+    ]
+    return metric_name("/".join(part for part in parts if part))
+
+
+def _param_text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    if len(text) <= MAX_PARAM_CHARS:
+        return text
+    return f"{text[: MAX_PARAM_CHARS - 80]}… sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _log_params(client: MlflowClient, run: Run, values: dict[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    new = [
+        Param(name, _param_text(value))
+        for name, value in values.items()
+        if name not in run.data.params
+    ]
+    for part in _chunks(new, MAX_PARAMS):
+        client.log_batch(run.info.run_id, params=part)
+
+
+def _send_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:
+    for part in _chunks(metrics, MAX_METRICS):
+        client.log_batch(run_id, metrics=part)
+
+
+def _set_tags(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
+    from mlflow.entities import RunTag
+
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+
+def _log_inputs(
+    client: MlflowClient, run_id: str, digests: dict[str, str | None], context: str
+) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    inputs = [
+        DatasetInput(
+            Dataset(path, digest[:MAX_DIGEST_CHARS], "local", json.dumps({"uri": path})),
+            [InputTag("mlflow.data.context", context)],
+        )
+        for path, digest in digests.items()
+        if digest is not None
+    ]
+    if inputs:
+        client.log_inputs(run_id, inputs)
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _run_tags(root: Path, source: str) -> dict[str, str]:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may know no name for its user
+        user = "unknown"
+    commit = os.environ.get("DVC_EXP_BASELINE_REV") or _git(root, "rev-parse", "HEAD").strip()
+    tags = {"mlflow.user": user, "mlflow.source.name": source, "mlflow.source.type": "LOCAL"}
+    return tags | ({"mlflow.source.git.commit": commit} if commit else {})
+
+
+def _place_tags(params: dict[str, Any], device: str) -> dict[str, str]:
+    runtime = params["runtime"]
+    places = {name: runtime.get(name) for name in ("threads", "workers", "engine")}
+    return {f"sonolens.{name}": str(value) for name, value in places.items()} | {
+        "sonolens.device": device
+    }
+
+
+def _exp_names(row: Run | None) -> dict[str, str]:
+    """Tag with the names of all DVC experiments that gave this row."""
+    name = os.environ.get("DVC_EXP_NAME")
+    return {"sonolens.dvc_exps": _joined(row, "sonolens.dvc_exps", name)} if name else {}
+
+
+def _joined(row: Run | None, tag: str, word: str) -> str:
+    words = row.data.tags.get(tag, "").split(",") if row else []
+    return ",".join(sorted({*filter(None, words), word}))
+
+
+def _owner_tags(pid: int) -> dict[str, str]:
+    return {
+        "sonolens.host": socket.gethostname(),
+        "sonolens.pid": str(pid),
+        "sonolens.pid_start": _pid_start(pid),
+    }
+
+
+def _experiment_process() -> int:
+    """The `dvc` process that runs the stages one after another, else this one."""
+    import psutil  # type: ignore[import-untyped,unused-ignore]
+
+    try:
+        for ancestor in psutil.Process().parents():
+            if any(Path(word).stem == "dvc" for word in ancestor.cmdline()[:4]):
+                return int(ancestor.pid)
+    except psutil.Error as error:
+        log.debug("no look at the parent processes: %s", error)
+    return os.getpid()
+
+
+def _pid_start(pid: int) -> str:
+    """Start of a process in whole seconds, as ids are used again; empty when it is gone."""
+    import psutil  # type: ignore[import-untyped,unused-ignore]
+
+    try:
+        return str(int(psutil.Process(pid).create_time()))
+    except psutil.Error:
+        return ""
+
+
+def _is_dead(run: Run) -> bool:
+    """Whether the process that owned a row is gone; not known for other machines."""
+    tags = run.data.tags
+    if tags.get("sonolens.host") != socket.gethostname() or "sonolens.pid" not in tags:
+        return False
+    start = _pid_start(int(tags["sonolens.pid"]))
+    return not start or start != tags.get("sonolens.pid_start")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    answer = subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+    )
+    return answer.stdout if answer.returncode == 0 else ""
+
+
+# --- Completing a row from files -----------------------------------------------------------------
+
+
+def note_stage(
+    root: Path,
+    spec: StageSpec,
+    params: dict[str, Any],
+    started: float,
+    ended: float,
+    *,
+    cell: str | None = None,
+) -> None:
+    """Leave word that a stage really ran, for `publish`; imports no MLflow.
+
+    Parameters
+    ----------
+    started, ended
+        Seconds since 1970.
+    """
+    if not enabled(params):
+        return
+    from sonolens.store import write_json
+
+    stage, own_cell = _stage_and_cell(spec)
+    device = device_kind(params) if stage.startswith(LIVE_STAGES) else "cpu"
+    key = stage_key(root, spec, params, cell=cell or own_cell, device=device)
+    # Below the root, not the main checkout: experiments side by side each have their own.
+    write_json(
+        _note_path(root, spec),
+        {"stage": spec.name, "started": started, "ended": ended, "stage_key": key},
+        16,
+    )
+
+
+def _note_path(root: Path, spec: StageSpec) -> Path:
+    return root / ".dvc" / "tmp" / "sonolens" / "ran" / f"{spec.name}.json"
+
+
+def publish(root: Path, spec: StageSpec, params: dict[str, Any], *, study: str) -> dict[str, str]:
+    """Complete the study's row from metrics/<study>, plots/<study>, params.yaml and dvc.lock.
+
+    Parameters
+    ----------
+    spec
+        The stage `<study>-publish`.
+
+    Returns
+    -------
+    dict
+        `key` and `study`, to be written to metrics/<study>/published.json; the same on every
+        machine and when tracking is off.
+    """
+    digests = Digests(root)
+    key = experiment_key(root, params, study, digests=digests)
+    if enabled(params):
+        try:
+            store = open_store(root)
+            with store.lock():
+                experiment_id = store.experiment(study)
+                row = store.row(experiment_id, key) or _create_row(
+                    store,
+                    experiment_id,
+                    root,
+                    params,
+                    study,
+                    key,
+                    _place_tags(params, device_kind(params)),
+                )
+            _set_tags(
+                store.client, row.info.run_id, _owner_tags(_experiment_process()) | _exp_names(row)
+            )
+            complete_row(store, experiment_id, row, root, params, study, digests=digests)
+        except Exception as error:
+            _lost(f"{spec.name}", error)
+    return {"key": key, "study": study}
+
+
+def complete_row(
+    store: Store,
+    experiment_id: str,
+    row: Run,
+    root: Path,
+    params: dict[str, Any],
+    study: str,
+    *,
+    digests: Digests | None = None,
+) -> None:
+    """Bring a row in line with the files below `root` and set it FINISHED."""
+    digests = digests or Digests(root)
+    client, run_id = store.client, row.info.run_id
+    row = client.get_run(run_id)
+    _log_params(client, row, row_params(params, study))
+    values, n_null = file_metrics(root, study)
+    has = row.data.metrics
+    changed = [(name, value, 0) for name, value in values.items() if has.get(name) != value]
+    _add_points(client, row, [*changed, *file_curves(root, study)])
+    own = {
+        name: spec for name, spec in load_pipeline(root, params).items() if study_of(spec) == study
+    }
+    for spec in own.values():
+        stage, _ = _stage_and_cell(spec)
+        if stage == "prepare" or stage.startswith(LIVE_STAGES):
+            _log_inputs(client, run_id, {path: digests.of(path) for path in spec.data}, stage)
+    stages = _stage_lines(store, experiment_id, row, root, params, own, digests)
+    tags = {
+        "mlflow.note.content": _note(study, values, stages),
+        "sonolens.n_null": str(n_null),
+        "sonolens.artifacts": _send_artifacts(client, row, root, study),
+    }
+    _set_tags(client, run_id, tags)
+    if "sonolens.error" in row.data.tags:
+        client.delete_tag(run_id, "sonolens.error")
+    if row.info.status != "FINISHED":
+        client.set_terminated(run_id, "FINISHED")
+    for spec in own.values():  # they are of this experiment; the next one must not claim them
+        _note_path(root, spec).unlink(missing_ok=True)
+
+
+def file_metrics(root: Path, study: str) -> tuple[dict[str, float], int]:
+    """Numbers in metrics/<study>/*.json, and how many are null.
+
+    Those of summary.json keep their names, others are `<file>.<name>`.
+    """
+    from sonolens.store import read_json
+
+    values: dict[str, float] = {}
+    n_null = 0
+    for path in sorted((root / "metrics" / study).glob("*.json")):
+        content = read_json(path)
+        if path.name == "published.json" or not isinstance(content, dict):
+            continue
+        prefix = "" if path.stem == "summary" else f"{path.stem}."
+        for name, value in flatten(content).items():
+            n_null += value is None
+            if isinstance(value, (bool, int, float)) and math.isfinite(value):
+                values[metric_name(prefix + name)] = float(value)
+    return values, n_null
+
+
+def file_curves(root: Path, study: str) -> list[tuple[str, float, int]]:
+    """Points (name, value, step) of plots/<study>/history.csv; empty when a study has none.
+
+    The columns cell, variant, protocol, fold and model_seed name the curve, `epoch` is the step,
+    every other column is a metric; empty fields are left out.
+    """
+    path = root / "plots" / study / "history.csv"
+    if not path.is_file():
+        return []
+    points = []
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = csv.DictReader(stream)
+        if "epoch" not in (rows.fieldnames or ()):
+            raise TrackingError(
+                f"{path}: found columns {rows.fieldnames}, need `epoch`; run `dvc checkout`"
+            )
+        for row in rows:
+            which = {name: row.pop(name) for name in CURVE_COLUMNS if row.get(name)}
+            step = int(float(row.pop("epoch")))
+            for metric, text in row.items():
+                if metric in CURVE_COLUMNS or not text or not math.isfinite(value := float(text)):
+                    continue
+                points.append((curve_name(metric, **which), value, step))
+    return points
+
+
+def _add_points(client: MlflowClient, row: Run, points: Iterable[tuple[str, float, int]]) -> None:
+    """Log the points (name, value, step) in which a row differs from them."""
+    from mlflow.entities import Metric
+
+    now = _now_ms()
+    known: dict[str, dict[int, float]] = {}
+    new = []
+    for name, value, step in points:
+        if name not in known:
+            has = name in row.data.metrics
+            old = client.get_metric_history(row.info.run_id, name) if has else []
+            old = sorted(old, key=lambda item: item.timestamp)
+            known[name] = {item.step: item.value for item in old}
+        if known[name].get(step) != value:
+            known[name][step] = value
+            new.append(Metric(name, value, now, step))
+    _send_metrics(client, row.info.run_id, new)
+
+
+def _stage_lines(
+    store: Store,
+    experiment_id: str,
+    row: Run,
+    root: Path,
+    params: dict[str, Any],
+    own: dict[str, StageSpec],
+    digests: Digests,
+) -> list[str]:
+    """One line of Markdown per stage; those that ran and have no row of their own get one."""
+    lines = []
+    for name, spec in own.items():
+        stage, cell = _stage_and_cell(spec)
+        if stage == "publish":
+            continue
+        devices = ("cpu", "cuda") if stage.startswith(LIVE_STAGES) else ("cpu",)
+        keys = [
+            stage_key(root, spec, params, cell=cell, device=device, digests=digests)
+            for device in devices
+        ]
+        runs = [store.child(experiment_id, key, row.info.run_id) for key in keys]
+        run = next((item for item in runs if item), None) or _run_from_note(
+            store, row, root, spec, keys
+        )
+        if run is not None:
+            lines.append(f"- `{name}`: {_link(run)}")
+            continue
+        others = [item for key in keys if (item := store.child(experiment_id, key, None))]
+        origin = f"; it was computed in {_link(others[0])}" if others else ""
+        lines.append(f"- `{name}`: not run here, DVC had its result{origin}")
+    return lines
+
+
+def _run_from_note(
+    store: Store, row: Run, root: Path, spec: StageSpec, keys: Sequence[str]
+) -> Run | None:
+    from sonolens.store import read_json
+
+    path = _note_path(root, spec)
+    if not path.is_file() or (note := read_json(path))["stage_key"] not in keys:
+        return None
+    tags = _run_tags(root, spec.cmd) | {
+        "sonolens.level": "stage",
+        "sonolens.study": study_of(spec),
+        "sonolens.stage": spec.name,
+        "sonolens.stage_key": note["stage_key"],
+        "mlflow.parentRunId": row.info.run_id,
+    }
+    run = store.client.create_run(
+        row.info.experiment_id,
+        start_time=int(note["started"] * 1000),
+        tags=tags,
+        run_name=spec.name,
+    )
+    store.client.set_terminated(run.info.run_id, "FINISHED", end_time=int(note["ended"] * 1000))
+    return run
+
+
+def _link(run: Run) -> str:
+    return f"[{run.info.run_name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
+
+
+def _note(study: str, values: dict[str, float], stages: Sequence[str]) -> str:
+    """Markdown shown above the row: the headline numbers and where its stages were computed."""
+    names = [
+        name for name in values if "." not in name and not name.endswith(("_ci_low", "_ci_high"))
+    ]
+    lines = [f"## {study}", "", "| metric | value | interval |", "|---|---|---|"]
+    for name in sorted(names, key=lambda name: (name.startswith("xai_"), name))[:40]:
+        low, high = values.get(f"{name}_ci_low"), values.get(f"{name}_ci_high")
+        interval = f"{low:.4g} to {high:.4g}" if low is not None and high is not None else ""
+        lines.append(f"| {name} | {values[name]:.4g} | {interval} |")
+    text = "\n".join([*lines, "", "### Stages", "", *stages])
+    return text if len(text) <= MAX_NOTE_CHARS else text[:MAX_NOTE_CHARS] + "\n…"
+
+
+def _send_artifacts(client: MlflowClient, row: Run, root: Path, study: str) -> str:
+    """Copy plots, metrics, dvc.lock and params.yaml unless the row has just these; their digest."""
+    folders = [folder for folder in ("plots", "metrics") if (root / folder / study).is_dir()]
+    files = [name for name in ("params.yaml", "dvc.lock") if (root / name).is_file()]
+    digest = content_key(
+        folders={folder: file_digest(root / folder / study) for folder in folders},
+        files={name: file_digest(root / name) for name in files},
+    )
+    if row.data.tags.get("sonolens.artifacts") != digest:
+        for folder in folders:
+            client.log_artifacts(row.info.run_id, str(root / folder / study), folder)
+        for name in files:
+            client.log_artifact(row.info.run_id, str(root / name))
+    return digest
+
+
+# --- For the command line ------------------------------------------------------------------------
+
+
+def published_key(root: Path, study: str) -> str | None:
+    """Key in metrics/<study>/published.json; None when the study was not published there."""
+    from sonolens.store import read_json
+
+    path = root / "metrics" / study / "published.json"
+    return str(read_json(path)["key"]) if path.is_file() else None
+
+
+def published_studies(root: Path) -> list[str]:
+    """Studies below `root` that have a published.json."""
+    return sorted(path.parent.name for path in (root / "metrics").glob("*/published.json"))
+
+
+def sync(root: Path, *, history: bool = True) -> list[str]:
+    """Make the rows agree with the files of the workspace, of branches and of DVC's experiments.
+
+    Rows that are missing or unfinished are completed; RUNNING rows whose process is gone become
+    KILLED; the commit of a DVC experiment, which does not exist while it runs, is added as a tag.
+
+    Parameters
+    ----------
+    history
+        Also visit branches and experiments, not only the workspace.
+
+    Returns
+    -------
+    list of str
+        One line per change.
+    """
+    from sonolens.store import StoreError
+
+    store = open_store(root)
+    done = []
+    params = load_yaml(root / "params.yaml")
+    for study in published_studies(root):
+        if published_key(root, study) == experiment_key(root, params, study):
+            done += _sync_row(store, root, study)
+        else:
+            done.append(
+                f"{study}: files changed since it was published; run `dvc repro {study}-publish`"
+            )
+    for name, commit, is_experiment in _revisions(root) if history else ():
+        exp = name if is_experiment else None
+        with _checked_out(root, commit) as folder:
+            try:
+                for study in published_studies(folder):
+                    done += _sync_row(store, folder, study, exp=exp, commit=commit)
+            except (ParamsError, StoreError, TrackingError) as error:
+                done.append(f"{name}: left out: {error}")
+    for experiment in store.studies():
+        for level in ("stage", "experiment"):
+            for run in store.rows(experiment.experiment_id, {}, level=level):
+                if run.info.status == "RUNNING" and _is_dead(run):
+                    store.client.set_terminated(run.info.run_id, "KILLED")
+                    name = f"{experiment.name}: {run.info.run_name}"
+                    done.append(f"{name} was RUNNING, its process is gone: KILLED")
+    return done
+
+
+def _sync_row(
+    store: Store, root: Path, study: str, *, exp: str | None = None, commit: str | None = None
+) -> list[str]:
+    """Sync one row with the workspace, or with a commit that lies unpacked in `root`."""
+    key = published_key(root, study)
+    assert key is not None
+    params = load_yaml(root / "params.yaml")
+    done = []
+    with store.lock():
+        experiment_id = store.experiment(study)
+        row = store.row(experiment_id, key)
+        made = row is None
+        if row is None:
+            if commit and experiment_key(root, params, study) != key:
+                return [f"{exp or commit[:7]}: {study} changed since it was published: left out"]
+            tags = {"mlflow.source.git.commit": commit} if commit else {}
+            row = _create_row(store, experiment_id, store.root, params, study, key, tags)
+    if not made and row.info.status == "RUNNING" and not _is_dead(row):
+        return []  # somebody is at it
+    if exp and commit:
+        words = {"sonolens.dvc_exps": exp, "sonolens.dvc_commits": commit}
+        tags = {tag: _joined(row, tag, word) for tag, word in words.items()}
+        if any(row.data.tags.get(tag) != value for tag, value in tags.items()):
+            _set_tags(store.client, row.info.run_id, tags)
+            done.append(f"{study}: {row.info.run_name} is commit {commit[:7]} of experiment {exp}")
+        if made:
+            store.client.update_run(row.info.run_id, name=exp)
+    if made or row.info.status != "FINISHED":
+        complete_row(store, experiment_id, row, root, params, study)
+        done.append(f"{study}: {exp or row.info.run_name} {'added' if made else 'completed'}")
+    elif commit is None and _differences(row, root, params, study):
+        complete_row(store, experiment_id, row, root, params, study)
+        done.append(f"{study}: {row.info.run_name} brought in line with the files")
+    return done
+
+
+def _revisions(root: Path) -> list[tuple[str, str, bool]]:
+    """(name, commit, whether it is a DVC experiment) of branches and experiments."""
+    text = _git(
+        root, "for-each-ref", "--format=%(objectname) %(refname)", "refs/heads", "refs/exps"
+    )
+    found = []
+    for line in text.splitlines():
+        commit, name = line.split(" ", 1)
+        if name.startswith("refs/heads/"):
+            found.append((name.removeprefix("refs/heads/"), commit, False))
+        elif match := re.fullmatch(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)", name):
+            found.append((match[1], commit, True))
+    return found
+
+
+@contextmanager
+def _checked_out(root: Path, commit: str) -> Iterator[Path]:
+    """Temporary folder with the small files of a commit that a row is made of."""
+    import io
+    import tarfile
+    import tempfile
+
+    there = _git(root, "ls-tree", "--name-only", commit).split("\n")
+    wanted = [
+        name
+        for name in ("dvc.yaml", "dvc.lock", "params.yaml", "src", "metrics", "plots", "data")
+        if name in there
+    ]
+    with tempfile.TemporaryDirectory(prefix="sonolens-") as name:
+        if wanted:
+            command = ["git", "-C", str(root), "archive", "--format=tar", commit, "--", *wanted]
+            packed = subprocess.run(command, capture_output=True, check=True).stdout
+            with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+                archive.extractall(name, filter="data")
+        yield Path(name)
+
+
+def check(root: Path) -> list[str]:
+    """Mismatches between the files of the workspace and the rows; empty when all agree."""
+    store = open_store(root)
+    params = load_yaml(root / "params.yaml")
+    found = []
+    for study in published_studies(root):
+        key = published_key(root, study)
+        assert key is not None
+        if key != experiment_key(root, params, study):
+            found.append(
+                f"{study}: files changed since it was published; run `dvc repro {study}-publish`"
+            )
+            continue
+        experiment = store.client.get_experiment_by_name(study)
+        row = store.row(experiment.experiment_id, key) if experiment else None
+        if row is None:
+            found.append(f"{study}: no row with the key {key[:12]}; run `sonolens track sync`")
+        else:
+            found += [f"{study}: {line}" for line in _differences(row, root, params, study)]
+    for experiment in store.studies():
+        keys: dict[str, int] = {}
+        for run in store.rows(experiment.experiment_id, {}):
+            keys[run.data.tags["sonolens.key"]] = keys.get(run.data.tags["sonolens.key"], 0) + 1
+            if run.info.status == "RUNNING" and _is_dead(run):
+                found.append(
+                    f"{experiment.name}: {run.info.run_name} is RUNNING, but its process is gone"
+                )
+        found += [
+            f"{experiment.name}: {n} rows with the key {key[:12]}"
+            for key, n in keys.items()
+            if n > 1
+        ]
+    return found
+
+
+def _differences(row: Run, root: Path, params: dict[str, Any], study: str) -> list[str]:
+    name = row.info.run_name
+    found = [] if row.info.status == "FINISHED" else [f"{name} is {row.info.status}, need FINISHED"]
+    for key, value in row_params(params, study).items():
+        has, needed = row.data.params.get(key), _param_text(value)
+        if has != needed:
+            found.append(f"{name}: param {key} is {has!r}, params.yaml has {needed!r}")
+    expected = dict(file_metrics(root, study)[0])
+    last: dict[str, tuple[int, float]] = {}
+    for curve, value, step in file_curves(root, study):
+        last[curve] = max(last.get(curve, (-1, 0.0)), (step, value), key=lambda point: point[0])
+    expected |= {curve: value for curve, (_, value) in last.items()}
+    for key, value in expected.items():
+        if row.data.metrics.get(key) != value:
+            found.append(
+                f"{name}: metric {key} is {row.data.metrics.get(key)}, the files have {value}"
+            )
+    return found
+
+
+def ui_links(store: Store, base: str) -> list[tuple[str, str]]:
+    """(what, address) per study: its runs, and the comparison of its latest rows.
+
+    By itself MLflow opens an experiment in its view for language models.
+    """
+    base = base.rstrip("/")
+    found = []
+    for experiment in store.studies():
+        number = experiment.experiment_id
+        found.append(
+            (experiment.name, f"{base}/#/experiments/{number}?workflowType=machine_learning")
+        )
+        ids = [run.info.run_id for run in store.rows(number, {}, limit=10)][:10]
+        if len(ids) > 1:
+            runs = json.dumps(ids, separators=(",", ":"))
+            link = f'{base}/#/compare-runs?runs={runs}&experiments=["{number}"]'
+            found.append((f"{experiment.name}, the latest {len(ids)} compared", link))
+    return found
+
+
+def checkpoint_names(store: Store, study: str) -> list[str]:
+    """Names of the checkpoints described for a study, the newest first."""
+    experiment = store.client.get_experiment_by_name(study)
+    if experiment is None:
+        return []
+    found = store.client.search_logged_models(
+        [experiment.experiment_id], filter_string="model_type = 'checkpoint'"
+    )
+    return list(dict.fromkeys(model.name for model in found))
+
+
+def register(
+    root: Path, study: str, name: str, load: Callable[[], nn.Module], example: np.ndarray
+) -> tuple[str, int]:
+    """Copy a trained model, with its signature, into MLflow's registry.
+
+    Parameters
+    ----------
+    name
+        Of a checkpoint that a `train` stage described; see `checkpoint_names`.
+    load
+        Builds the model with its trained weights.
+    example : shape=(batch, …)
+        Inputs from which the signature is read.
+
+    Returns
+    -------
+    tuple
+        The registered name, `<study>-<name>`, and its version.
+
+    Raises
+    ------
+    TrackingError
+        If no such checkpoint is described.
+    """
+    store = open_store(root)
+    safe = re.sub(r"[^\w\-]", "-", name)
+    names = checkpoint_names(store, study)
+    if safe not in names:
+        raise TrackingError(
+            f"{study}: no checkpoint {name!r} among {', '.join(names) or 'none'}; "
+            f"run `dvc repro {study}-train`"
+        )
+    import tempfile
+
+    import mlflow.pytorch
+    import torch
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import infer_signature
+
+    client = store.client
+    experiment = client.get_experiment_by_name(study)
+    assert experiment is not None
+    query = f"name = '{safe}' AND model_type = 'checkpoint'"
+    described = client.search_logged_models([experiment.experiment_id], filter_string=query)[0]
+    model = load().eval()
+    with torch.no_grad():
+        answer = model(torch.as_tensor(example)).numpy(force=True)
+    tags = _run_tags(root, f"sonolens model register {study} {name}")
+    tags |= {"sonolens.level": "model", "sonolens.study": study}
+    source = client.get_run(described.source_run_id) if described.source_run_id else None
+    if source is not None and "mlflow.parentRunId" in source.data.tags:
+        tags["mlflow.parentRunId"] = source.data.tags["mlflow.parentRunId"]
+    run = client.create_run(experiment.experiment_id, tags=tags, run_name=f"register-{safe}")
+    registered = f"{study}-{safe}"
+    # By hand rather than by log_model, which goes by the address of the store that is set globally.
+    with tempfile.TemporaryDirectory(prefix="sonolens-") as folder:
+        mlflow.pytorch.save_model(
+            model,
+            f"{folder}/model",
+            signature=infer_signature(example, answer),
+            pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
+            serialization_format="pickle",  # the exported format fixes the number of frames
+        )
+        client.log_artifacts(run.info.run_id, folder)
+    try:
+        client.create_registered_model(registered)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = client.create_model_version(
+        registered,
+        f"{run.info.artifact_uri}/model",
+        run_id=run.info.run_id,
+        tags={name: described.tags[name] for name in ("dvc.path", "dvc.md5")},
+    )
+    client.set_terminated(run.info.run_id)
+    return registered, int(version.version)

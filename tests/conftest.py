@@ -1,0 +1,67 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sonolens import rng
+from sonolens.data.audio import write_wav
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with real recordings: SONOLENS_DATA, or shared/data beside the repository."""
+    folder = Path(os.environ.get("SONOLENS_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real recordings: {folder} is absent; set SONOLENS_DATA")
+    return folder
+
+
+@pytest.fixture
+def generator(request: pytest.FixtureRequest) -> np.random.Generator:
+    """NumPy generator that is a function of the test's name."""
+    return rng.numpy_generator("tests", request.node.nodeid)
+
+
+@pytest.fixture(scope="session")
+def tone() -> Callable[..., np.ndarray]:
+    """Half-scale tones, shape=(time,), float32."""
+
+    def make(
+        frequency_hz: float = 440, duration_s: float = 0.2, sample_rate: int = 8000
+    ) -> np.ndarray:
+        times_s = np.arange(round(duration_s * sample_rate)) / sample_rate
+        return (0.5 * np.sin(2 * np.pi * frequency_hz * times_s)).astype(np.float32)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_digits(tone: Callable[..., np.ndarray]) -> Callable[..., Path]:
+    """Miniature corpora of spoken digits: one short tone per file, all of them different."""
+
+    def make(
+        folder: Path,
+        speakers: list[str],
+        n_digits: int = 10,
+        n_repetitions: int = 2,
+        by_speaker: bool = False,
+        sample_rate: int = 8000,
+    ) -> Path:
+        for who, speaker in enumerate(speakers):
+            for digit in range(n_digits):
+                for repetition in range(n_repetitions):
+                    parent = folder / speaker if by_speaker else folder
+                    name = parent / f"{digit}_{speaker}_{repetition}.wav"
+                    pitch_hz = 200 + 100 * digit + 10 * who + repetition
+                    write_wav(name, tone(pitch_hz, 0.1, sample_rate), sample_rate)
+        return folder
+
+    return make

@@ -1,0 +1,152 @@
+"""Every engine gives the results of a loop, in its order."""
+
+import os
+import socket
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from sonolens import parallel, rng
+from sonolens.params import Runtime, Tracking
+
+
+def runtime(engine: str, workers: int = 2, address: str | None = None) -> Runtime:
+    return Runtime(
+        threads=1, workers=workers, engine=engine, dask_address=address, device="cpu",
+        tracking=Tracking(enabled=False, system_metrics_interval_s=1),
+    )  # fmt: skip
+
+
+def draw(item: int) -> tuple[int, str, bytes]:
+    values = rng.numpy_generator(0, item).standard_normal((16, 16)).astype(np.float32)
+    return item, os.environ["OMP_NUM_THREADS"], (values @ values.T).tobytes()
+
+
+def refuse(item: int) -> int:
+    if item == 3:
+        raise KeyError("three")
+    return item
+
+
+def place(item: int) -> int:
+    return os.getpid()
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # set_threads changes it
+
+
+def test_loky_gives_the_bytes_and_order_of_a_loop():
+    items = list(range(7))
+    expected = [draw(item) for item in items]
+    assert list(parallel.run(draw, items, runtime("serial"))) == expected
+    assert list(parallel.run(draw, (item for item in items), runtime("loky"))) == expected
+
+
+def test_loky_works_in_other_processes_and_one_worker_or_serial_in_this():
+    here = {os.getpid()}
+    assert set(parallel.run(place, range(4), runtime("serial"))) == here
+    assert set(parallel.run(place, range(4), runtime("loky", workers=1))) == here
+    assert not set(parallel.run(place, range(4), runtime("loky"))) & here
+
+
+def test_nothing_in_nothing_out():
+    for name in ("serial", "loky"):
+        assert list(parallel.run(abs, [], runtime(name))) == []
+
+
+def test_results_come_one_by_one():
+    seen = []
+    results = parallel.run(seen.append, range(3), runtime("serial"))
+    assert seen == []
+    next(results)
+    assert len(seen) < 3
+    assert list(results) == [None, None]
+    assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["serial", "loky"])
+def test_errors_of_a_worker_reach_the_caller_after_the_results_before(name):
+    results = parallel.run(refuse, range(6), runtime(name))
+    with pytest.raises(KeyError, match="three"):
+        list(results)
+
+
+@pytest.mark.parametrize("name", ["serial", "loky"])
+def test_a_caller_may_stop_early(name):
+    results = parallel.run(abs, range(-50, 0), runtime(name))
+    assert next(results) == 50
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # joblib tells of tasks that were not used
+        results.close()
+    assert list(parallel.run(abs, [-1], runtime(name))) == [1]
+
+
+def test_the_engine_is_not_seen_by_the_callers_own_joblib():
+    from joblib import Parallel
+
+    results = parallel.run(abs, range(-4, 0), runtime("loky"))
+    next(results)
+    assert Parallel().n_jobs == 1
+    assert list(results) == [3, 2, 1]
+    with parallel.engine(runtime("loky")):
+        assert Parallel().n_jobs == 2
+    with parallel.engine(runtime("serial")):
+        assert Parallel().n_jobs == 1
+
+
+def test_threads_of_torch_and_blas_are_limited():
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        parallel.set_threads(2)
+        assert (torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]) == (2, "2")
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_dask_without_an_address_says_so():
+    with pytest.raises(parallel.EngineError, match=r"runtime\.dask_address: found nothing, need the scheduler"):
+        next(parallel.run(abs, [1], runtime("dask")))
+
+
+def test_dask_without_its_packages_names_the_group(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(parallel.EngineError, match=r"sonolens\[cluster\]"):
+        next(parallel.run(abs, [1], runtime("dask", address="tcp://127.0.0.1:1")))
+
+
+def test_dask_without_a_scheduler_names_the_address(monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(parallel, "CONNECT_S", 0.5)
+    with socket.socket() as closed:  # bound but not listening
+        closed.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(parallel.EngineError, match=f"no scheduler answers at {address}"):
+            next(parallel.run(abs, [1], runtime("dask", address=address)))
+    with pytest.raises(parallel.EngineError, match="no scheduler answers at nonsense"):
+        next(parallel.run(abs, [1], runtime("dask", address="nonsense://x")))
+
+
+@pytest.mark.slow
+def test_two_dask_workers_give_the_bytes_of_a_loop(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    expected = [draw(item) for item in range(7)]
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, local_directory=tmp_path
+    ) as cluster:
+        chosen = runtime("dask", address=cluster.scheduler_address)
+        assert list(parallel.run(draw, range(7), chosen)) == expected
+        assert os.getpid() not in set(parallel.run(place, range(7), chosen))
+        with pytest.raises(KeyError, match="three"):
+            list(parallel.run(refuse, range(6), chosen))
+        results = parallel.run(draw, range(7), chosen)
+        assert next(results) == expected[0]
+        assert list(results) == expected[1:]

@@ -1,0 +1,156 @@
+"""The real thing: a fresh repository in the `tiny` profile, its experiments, its tracker."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.pipeline
+
+
+def run(root: Path, *command: str, **environment: str) -> str:
+    """Output of a command in `root` with this interpreter's programs first in PATH; fails with the whole output."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SONOLENS", "MLFLOW", "DVC"))}
+    path = os.pathsep.join([str(Path(sys.executable).parent), clean["PATH"]])
+    done = subprocess.run(
+        command, cwd=root, env=clean | {"PATH": path} | environment, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    return done.stdout + done.stderr
+
+
+def sources() -> list[str]:
+    listed = run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def merge(values: dict, overrides: dict) -> dict:
+    return values | {
+        key: merge(values[key], value) if isinstance(value, dict) else value for key, value in overrides.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def repro(tmp_path_factory) -> Path:
+    """A repository of the project's files in the tiny profile, after `dvc repro`; its path has a space and an umlaut."""
+    root = tmp_path_factory.mktemp("repro") / "neue Hörprobe"
+    for name in sources():
+        target = root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, target)
+    params = merge(*(yaml.safe_load((root / name).read_text()) for name in ("params.yaml", "profiles/tiny.yaml")))
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    for command in (
+        ["git", "init", "-q", "-b", "main"], ["git", "config", "user.email", "test@example.org"],
+        ["git", "config", "user.name", "Test"], ["git", "add", "-A"], ["git", "commit", "-qm", "tiny"],
+    ):  # fmt: skip
+        run(root, *command)
+    run(root, "dvc", "repro")
+    run(root, "git", "add", "-A")
+    run(root, "git", "commit", "-qm", "results")
+    return root
+
+
+def rows(root: Path) -> list[dict]:
+    """Top-level rows of the tracker, as plain dictionaries."""
+    code = """
+import json, sys, mlflow
+client = mlflow.MlflowClient("sqlite:///mlflow.db")
+found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+print("ROWS" + json.dumps([dict(status=r.info.status, params=r.data.params, metrics=r.data.metrics, tags=r.data.tags,
+    artifacts=[a.path for a in client.list_artifacts(r.info.run_id)]) for r in found]))
+"""
+    text = run(root, sys.executable, "-c", code)
+    return json.loads(text.rsplit("ROWS", 1)[1].splitlines()[0])
+
+
+def level(found: list[dict], name: str) -> list[dict]:
+    return [row for row in found if row["tags"].get("sonolens.level") == name]
+
+
+def test_metrics_of_every_stage_are_there(repro):
+    summary = json.loads((repro / "metrics/digits/summary.json").read_text())
+    for name in ("accuracy_person", "accuracy_person_leaky", "accuracy_person_permuted"):
+        assert 0 <= summary[name] <= 1
+        assert {f"{name}_ci_low", f"{name}_ci_high"} <= set(summary)
+    for method in ("random", "energy_silence", "integrated_gradients_silence", "integrated_gradients_legacy_zero"):
+        assert f"xai_faithfulness_patch_{method}" in summary
+    leakage = json.loads((repro / "metrics/digits/leakage.json").read_text())
+    assert {f"accuracy_{name}" for name in ("leaky", "person", "metadata", "permuted")} <= set(leakage)
+
+
+def test_pictures_are_there(repro):
+    pages = {path.name for path in (repro / "plots/digits/pages/report").glob("*.png")}
+    assert {"training_curves.png", "confusion.png", "scores.png", "attributions_audio-32_trained.png"} <= pages
+
+
+def test_nothing_is_left_in_staging(repro):
+    assert not list((repro / ".dvc/tmp/sonolens/staging").glob("*"))
+    assert not list((repro / ".dvc/tmp/sonolens/ckpt").glob("*/"))
+
+
+def test_second_repro_runs_nothing(repro):
+    assert "Running stage" not in run(repro, "dvc", "repro")
+
+
+def test_dvc_shows_metrics_and_plots(repro):
+    assert "accuracy_person" in run(repro, "dvc", "metrics", "show")
+    run(repro, "dvc", "plots", "show")
+    html = (repro / "dvc_plots/index.html").read_text()
+    for name in ("history.csv", "confusion.csv", "curves.csv"):
+        assert name in html
+
+
+def test_one_complete_row_with_live_children(repro):
+    found = rows(repro)
+    (top,) = level(found, "experiment")
+    assert top["status"] == "FINISHED"
+    assert top["params"]["digits.train.epochs"] == "1"
+    summary = json.loads((repro / "metrics/digits/summary.json").read_text())
+    for name in ("accuracy_person", "xai_sparseness_saliency"):
+        assert top["metrics"][name] == pytest.approx(summary[name])
+    assert any(name.endswith("val_loss") for name in top["metrics"])
+    assert {"plots", "metrics"} <= {path.split("/")[0] for path in top["artifacts"]}
+    children = {row["tags"]["mlflow.runName"]: row for row in level(found, "stage")}
+    assert all(row["status"] == "FINISHED" for row in children.values())
+    assert any("train" in name for name in children)
+    assert any("explain" in name for name in children)
+
+
+def test_forced_repro_gives_the_same_bytes(repro):
+    before = (repro / "dvc.lock").read_text()
+    run(repro, "dvc", "repro", "-f", SONOLENS_FRESH="1", SONOLENS_TRACKING="off")
+    assert (repro / "dvc.lock").read_text() == before
+    assert not run(repro, "git", "status", "--porcelain", "metrics", "plots")
+
+
+def test_experiment_in_place_is_one_new_complete_row_and_recomputes_only_scores(repro):
+    before = len(level(rows(repro), "experiment"))
+    output = run(repro, "dvc", "exp", "run", "-S", "digits.score.n_coalitions=12", "digits-publish")
+    assert "Running stage 'digits-train'" not in output
+    tops = level(rows(repro), "experiment")
+    assert len(tops) == before + 1
+    (new,) = [row for row in tops if row["params"]["digits.score.n_coalitions"] == "12"]
+    assert new["status"] == "FINISHED"
+    assert any(name.endswith("val_loss") for name in new["metrics"])
+    summary = json.loads((repro / "metrics/digits/summary.json").read_text())
+    assert new["metrics"]["accuracy_person"] == pytest.approx(summary["accuracy_person"])
+
+
+def test_own_recording_with_the_trained_checkpoint(repro, tmp_path):
+    from sonolens.data.audio import write_wav
+    from sonolens.data.synth import formant_words as synth
+
+    path = tmp_path / "my word.wav"
+    write_wav(path, synth.render(synth.utterance("ia", synth.speaker(50, 9), 0, (40, 50), 9)), 8000)
+    output = tmp_path / "out"
+    run(repro, sys.executable, "-m", "sonolens.cli", "digits", "explain", str(path), "--output-dir", str(output),
+        "--method", "integrated_gradients", "--method", "saliency", PYTHONPATH=str(repro / "src"))  # fmt: skip
+    names = {file.name for file in output.iterdir()}
+    assert {"my word.png", "my word.npz", "explanations.csv", "my word_saliency_kept.wav"} <= names

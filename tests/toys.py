@@ -1,0 +1,188 @@
+"""Models with known maps, and a study of ten lines around one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sonolens import rng
+from sonolens.explain import baselines, targets
+from sonolens.explain.contract import CellKey, Items, Target
+
+SHAPE = (1, 16, 16)
+SCALE = {"min": 0.0, "max": 1.0, "range_db": 80.0}
+
+
+class Linear(nn.Module):
+    """Logits w_c . x + c; the map of class c is w_c * (x - baseline)."""
+
+    def __init__(self, n_classes: int = 3, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> None:
+        super().__init__()
+        weights = torch.randn(n_classes, *shape, generator=rng.torch_generator(seed))
+        self.weights = nn.Parameter(weights.double())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.flatten(1) @ self.weights.flatten(1).T.to(inputs) + torch.arange(
+            len(self.weights)
+        )
+
+
+class Sum(nn.Module):
+    """One logit, the sum of the input: gradient 1 everywhere."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.flatten(1).sum(1, keepdim=True)
+
+
+class OneBin(nn.Module):
+    """One logit, the square of one cell: every other cell of a map is 0."""
+
+    def __init__(self, freq: int = 2, frame: int = 3) -> None:
+        super().__init__()
+        self.freq, self.frame = freq, frame
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs[:, 0, self.freq, self.frame, None] ** 2
+
+
+class SmallCNN(nn.Module):
+    """Two convolutions, one ReLU module per activation."""
+
+    n_forward = 0
+
+    def __init__(self, n_classes: int = 4, seed: int = 0, inplace: bool = False) -> None:
+        super().__init__()
+        with rng.forked(seed, "SmallCNN"):
+            self.conv1 = nn.Conv2d(1, 6, 3, padding=1)
+            self.bn1 = nn.BatchNorm2d(6)
+            self.relu1 = nn.ReLU(inplace)
+            self.conv2 = nn.Conv2d(6, 6, 3, stride=2, padding=1)
+            self.relu2 = nn.ReLU(inplace)
+            self.fc = nn.Linear(6 * 16, n_classes)
+            with torch.no_grad():
+                self.bn1.running_mean.normal_()
+                self.bn1.weight.normal_(1, 0.2)
+
+    @property
+    def gradcam_layer(self) -> nn.Module:
+        return self.relu2
+
+    def activate(self, number: int, hidden: Tensor) -> Tensor:
+        return (self.relu1, self.relu2)[number](hidden)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        SmallCNN.n_forward += len(inputs)
+        hidden = self.activate(0, self.bn1(self.conv1(inputs)))
+        hidden = self.activate(1, self.conv2(hidden))
+        return self.fc(functional.adaptive_avg_pool2d(hidden, 4).flatten(1))
+
+
+class FunctionalCNN(SmallCNN):
+    """As SmallCNN, but its activations are functions: hooks see none."""
+
+    def activate(self, number: int, hidden: Tensor) -> Tensor:
+        return functional.relu(hidden)
+
+
+class ReusedCNN(SmallCNN):
+    """As SmallCNN, but one ReLU module serves twice."""
+
+    def activate(self, number: int, hidden: Tensor) -> Tensor:
+        return self.relu1(hidden)
+
+
+def unchanged(model: nn.Module, call: Callable[[], Any]) -> Any:
+    """`call()`; asserts that it leaves generators, modes, hooks, requires_grad and weights alone."""
+    import random
+
+    import numpy as np
+
+    def state() -> tuple[Any, ...]:
+        hooks = [
+            len(getattr(module, name))
+            for module in model.modules()
+            for name in (
+                "_forward_hooks",
+                "_forward_pre_hooks",
+                "_backward_hooks",
+                "_backward_pre_hooks",
+            )
+        ]
+        flags = [module.training for module in model.modules()]
+        grads = [(parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+        weights = [value.tolist() for value in model.state_dict().values()]
+        generators = (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist())
+        return hooks, flags, grads, weights, generators, torch.is_grad_enabled()
+
+    before = state()
+    result = call()
+    assert state() == before
+    return result
+
+
+@dataclass(frozen=True)
+class ToyAdapter:
+    """A study of 12 items of 3 persons and 4 classes around SmallCNN; `sizes`: map size by cell."""
+
+    sizes: tuple[tuple[str, int], ...] = (("main", 16),)
+    loud: bool = False
+    study: str = "toy"
+
+    def load(self, key: CellKey) -> nn.Module:
+        return SmallCNN(seed=key.model_seed).eval().requires_grad_(False)
+
+    def items(self, key: CellKey, part: str) -> Items:
+        numbers = range(12)
+        return Items(
+            tuple(f"item{number:02d}" for number in numbers),
+            tuple(f"person{number % 3}" for number in numbers),
+            tuple(number % 4 for number in numbers),
+        )
+
+    def inputs(self, key: CellKey, items: Items) -> Tensor:
+        size = dict(self.sizes)[key.cell]
+        clips = [
+            torch.rand(1, size, size, generator=rng.torch_generator("clip", name))
+            for name in items.ids
+        ]
+        return torch.stack(clips) * (0.2 if self.loud else 1)
+
+    def targets(
+        self, key: CellKey, items: Items, model: nn.Module, inputs: Tensor
+    ) -> dict[str, Target]:
+        return {
+            "predicted": targets.predicted(model, inputs),
+            "label": targets.ClassLogit(items.class_index),
+        }
+
+    def baseline(
+        self, key: CellKey, kind: str, items: Items, inputs: Tensor, n_draws: int
+    ) -> Tensor:
+        seeds = [rng.seed_for(0, "baseline", item_id) for item_id in items.ids]
+        mean = torch.full(tuple(inputs.shape[1:]), 0.5)
+        return baselines.make(
+            kind, inputs, self.axes(key), item_seeds=seeds, n_draws=n_draws, train_mean=mean
+        )
+
+    def truth_masks(self, key: CellKey, items: Items) -> dict[str, Tensor]:
+        inputs = self.inputs(key, items)
+        mask = inputs > 0.8
+        mask[0] = False
+        return {"loud_cells": mask}
+
+    def edit(self, key: CellKey, inputs: Tensor, mask: Tensor, fill: Tensor) -> Tensor:
+        return inputs * (1 - mask) + fill * mask
+
+    def axes(self, key: CellKey) -> dict[str, Any]:
+        return {"scale": SCALE, "names": ["channel", "freq", "time"]}
+
+    def code_modules(self) -> tuple[str, ...]:
+        return ("sonolens.explain.targets",)
+
+    def data_key(self, key: CellKey) -> str:
+        return "toy"
