@@ -20,7 +20,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from sonolens import track
+from sonolens import keys, track
 from sonolens.pipeline import load_pipeline, main_root
 from sonolens.store import write_json
 
@@ -187,7 +187,7 @@ def look(root: Path, params: dict[str, Any]) -> tuple[Any, list[Any], Any]:
     """(row, its children, client); fails when there is more than one row."""
     store = track.open_store(root)
     experiment_id = store.experiment("toy")
-    (row,) = store.rows(experiment_id, {"sonolens.key": track.experiment_key(root, params, "toy")})
+    (row,) = store.rows(experiment_id, {"sonolens.key": keys.experiment_key(root, params, "toy")})
     children = store.rows(experiment_id, {"mlflow.parentRunId": row.info.run_id}, level="stage")
     return row, sorted(children, key=lambda run: run.info.run_name), store.client
 
@@ -201,21 +201,21 @@ def steps(client: Any, run: Any, name: str) -> list[int]:
 
 def test_key_is_of_content_not_of_place_or_runtime(repo: Path, tmp_path: Path) -> None:
     other = make_repo(tmp_path / "elsewhere")
-    key = track.experiment_key(repo, PARAMS, "toy")
+    key = keys.experiment_key(repo, PARAMS, "toy")
     elsewhere = copy.deepcopy(PARAMS)
     elsewhere["runtime"] |= {"workers": 7, "device": "cuda"}
     elsewhere["other_study"] = {"lr": 1}
-    assert track.experiment_key(other, elsewhere, "toy") == key
+    assert keys.experiment_key(other, elsewhere, "toy") == key
     elsewhere["toy"]["train"]["lr"] = 0.2
-    assert track.experiment_key(other, elsewhere, "toy") != key
+    assert keys.experiment_key(other, elsewhere, "toy") != key
 
 
 @pytest.mark.parametrize("changed", ["src/sonolens/studies/toy/report.py", "data/raw/hums/card.md"])
 def test_key_follows_code_and_raw_data(tmp_path: Path, changed: str) -> None:
     root = make_repo(tmp_path)
-    before = [track.experiment_key(root, PARAMS, study) for study in ("toy", "overview")]
+    before = [keys.experiment_key(root, PARAMS, study) for study in ("toy", "overview")]
     _write(root / changed, "changed\n")
-    after = [track.experiment_key(root, PARAMS, study) for study in ("toy", "overview")]
+    after = [keys.experiment_key(root, PARAMS, study) for study in ("toy", "overview")]
     # The overview reads what `toy` makes, so it is another overview.
     assert before[0] != after[0]
     assert before[1] != after[1]
@@ -228,33 +228,33 @@ def test_key_takes_the_md5_of_recordings_tracked_by_dvc(tmp_path: Path) -> None:
         pointer,
         yaml.safe_dump({"outs": [{"md5": "a" * 32 + ".dir", "path": "recordings", "hash": "md5"}]}),
     )
-    absent = track.experiment_key(root, PARAMS, "toy")
+    absent = keys.experiment_key(root, PARAMS, "toy")
     _write(root / "data/raw/hums/recordings/a.wav", "not read")
-    assert track.experiment_key(root, PARAMS, "toy") == absent
+    assert keys.experiment_key(root, PARAMS, "toy") == absent
     _write(
         pointer,
         yaml.safe_dump({"outs": [{"md5": "b" * 32 + ".dir", "path": "recordings", "hash": "md5"}]}),
     )
-    assert track.experiment_key(root, PARAMS, "toy") != absent
+    assert keys.experiment_key(root, PARAMS, "toy") != absent
 
 
 def test_missing_code_is_named(tmp_path: Path) -> None:
     root = make_repo(tmp_path)
     (root / "src/sonolens/studies/toy/report.py").unlink()
-    with pytest.raises(track.TrackingError, match=r"report\.py: not found"):
-        track.experiment_key(root, PARAMS, "toy")
+    with pytest.raises(keys.KeyedFileError, match=r"report\.py: not found"):
+        keys.experiment_key(root, PARAMS, "toy")
 
 
 def test_stage_key_follows_its_own_inputs_only(tmp_path: Path) -> None:
     root = make_repo(tmp_path)
     spec = load_pipeline(root, PARAMS)["toy-train"]
-    key = track.stage_key(root, spec, PARAMS)
-    assert track.stage_key(root, spec, PARAMS, device="cuda") != key
-    assert track.stage_key(root, spec, PARAMS, cell="small") != key
+    key = keys.stage_key(root, spec, PARAMS)
+    assert keys.stage_key(root, spec, PARAMS, device="cuda") != key
+    assert keys.stage_key(root, spec, PARAMS, cell="small") != key
     _write(root / "data/toy/explain/values.npy", "other")
-    assert track.stage_key(root, spec, PARAMS) == key
+    assert keys.stage_key(root, spec, PARAMS) == key
     _write(root / "data/toy/prepare/values.npy", "other")
-    assert track.stage_key(root, spec, PARAMS) != key
+    assert keys.stage_key(root, spec, PARAMS) != key
 
 
 def test_folder_digest_is_dvcs(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_folder_digest_is_dvcs(tmp_path: Path) -> None:
     files = LocalFileSystem()
     store = HashFileDB(files, str(tmp_path / "odb"))
     _, _, tree = build(store, str(tmp_path / "folder"), files, "md5", dry_run=True)
-    assert track.dvc_digest(tmp_path / "folder") == tree.hash_info.value
+    assert keys.dvc_digest(tmp_path / "folder") == tree.hash_info.value
 
 
 def test_digest_of_an_absent_file_comes_from_the_lock(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_digest_of_an_absent_file_comes_from_the_lock(tmp_path: Path) -> None:
         tmp_path / "dvc.lock",
         yaml.safe_dump({"schema": "2.0", "stages": {"toy-prepare": {"outs": [entry]}}}),
     )
-    digests = track.Digests(tmp_path)
+    digests = keys.Digests(tmp_path)
     assert digests.of("data/toy/prepare") == "c" * 32 + ".dir"
     assert digests.of("data/toy/nowhere") is None
 
@@ -323,7 +323,7 @@ def test_row_is_complete_and_made_once(
     published = publish(repo, params)
 
     row, children, client = look(repo, params)
-    assert published == {"key": track.experiment_key(repo, params, "toy"), "study": "toy"}
+    assert published == {"key": keys.experiment_key(repo, params, "toy"), "study": "toy"}
     assert (row.info.status, row.info.run_name) == ("FINISHED", "brave-owl")
     assert row.data.params["toy.train.folds"] == "[0, 1]"
     assert row.data.params["common.seed"] == "0"
@@ -337,7 +337,7 @@ def test_row_is_complete_and_made_once(
     assert "trained/leaky/fold0/seed0/val_loss" not in row.data.metrics
     inputs = {item.dataset.name: item for item in row.inputs.dataset_inputs}
     assert set(inputs) == {"data/raw/hums", "data/toy/prepare", "models/toy/train"}
-    assert inputs["data/toy/prepare"].dataset.digest == track.dvc_digest(repo / "data/toy/prepare")
+    assert inputs["data/toy/prepare"].dataset.digest == keys.dvc_digest(repo / "data/toy/prepare")
     assert inputs["models/toy/train"].tags[0].value == "explain"
     note = row.data.tags["mlflow.note.content"]
     assert "| accuracy_person | 0.5 | 0.25 to 0.75 |" in note
@@ -359,7 +359,7 @@ def test_row_is_complete_and_made_once(
         [row.info.experiment_id], filter_string="name = 'trained-fold0'"
     )
     assert model.tags["dvc.path"] == "models/toy/train/values.npy"
-    assert model.tags["dvc.md5"] == track.dvc_digest(checkpoint)
+    assert model.tags["dvc.md5"] == keys.dvc_digest(checkpoint)
 
     # The same experiment under another name: no second row, no second points, the same duration.
     monkeypatch.setenv("DVC_EXP_NAME", "shy-emu")
@@ -409,7 +409,7 @@ def test_interrupt_is_killed(repo: Path, params: dict[str, Any]) -> None:
 PROGRAM = """
 import sys, time, yaml
 from pathlib import Path
-from sonolens import track
+from sonolens import keys, track
 from sonolens.pipeline import load_pipeline
 root, stage = Path(sys.argv[1]), sys.argv[3]
 params = yaml.safe_load(Path(sys.argv[2]).read_text())
@@ -470,8 +470,8 @@ def test_disabled_tracking_imports_no_mlflow(
     params["runtime"]["tracking"]["enabled"] = False
     out, err = start(repo, params, tmp_path, "train", "2", "0").communicate(timeout=30)
     assert out.strip() == "ready []", err
-    assert publish(repo, params)["key"] == track.experiment_key(repo, params, "toy")
-    assert track.open_store(repo).row("1", track.experiment_key(repo, params, "toy")) is None
+    assert publish(repo, params)["key"] == keys.experiment_key(repo, params, "toy")
+    assert track.open_store(repo).row("1", keys.experiment_key(repo, params, "toy")) is None
 
 
 def test_environment_switches_tracking_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -507,7 +507,7 @@ def test_store_lost_on_the_way_does_not_stop_the_stage(
 
     def run() -> None:
         with track.open_record(repo, spec, params, study="toy", stage="train") as record:
-            assert isinstance(record, track.Record)
+            assert isinstance(record, track.LiveRecord)
             record.run_id = "0" * 32
             for epoch in range(3):
                 record.metrics({"loss": 1.0}, step=epoch)
@@ -528,7 +528,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values["toy"]["train"]["lr"] = 0.3
     _write(root / "params.yaml", yaml.safe_dump(values))
     write_results(root, accuracy=0.625)
-    published = {"key": track.experiment_key(root, values, "toy"), "study": "toy"}
+    published = {"key": keys.experiment_key(root, values, "toy"), "study": "toy"}
     write_json(root / "metrics/toy/published.json", published)
     base = _git(root, "rev-parse", "HEAD")
     _git(root, "add", "-A")

@@ -72,7 +72,7 @@ def _interpolate(text: str, values: dict[str, Any]) -> str:
 
 @dataclass
 class StageFiles:
-    """Paths a stage may read and write.
+    """Paths a stage may read and write, and `key`, the content key of what it will make.
 
     Outputs go to a staging folder; `commit` moves them to their places when all have been written.
     """
@@ -80,6 +80,7 @@ class StageFiles:
     root: Path
     spec: StageSpec
     staging: Path
+    key: str = ""
 
     def dep(self, path: str) -> Path:
         """A declared input. Raises KeyError when dvc.yaml does not list it."""
@@ -106,7 +107,7 @@ class StageFiles:
 
 
 @contextmanager
-def open_files(root: Path, spec: StageSpec) -> Iterator[StageFiles]:
+def open_files(root: Path, spec: StageSpec, key: str = "") -> Iterator[StageFiles]:
     """Stage files whose staging folder is removed at the end; nothing is committed by itself.
 
     Only one process at a time may hold a stage's files: what killed ones left is removed.
@@ -117,7 +118,7 @@ def open_files(root: Path, spec: StageSpec) -> Iterator[StageFiles]:
             shutil.rmtree(left)
     staging.mkdir(parents=True)
     try:
-        yield StageFiles(root, spec, staging)
+        yield StageFiles(root, spec, staging, key)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import create_model
 
+from sonolens import keys
 from sonolens import params as base
 from sonolens.pipeline import StageSpec, load_pipeline, open_files, scratch
 
@@ -81,10 +82,11 @@ def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
     stage_params = base.StageParams(getattr(checked, study), checked.common, checked.runtime)
     module = importlib.import_module(f"sonolens.studies.{study}.{stage}")
     track = importlib.import_module("sonolens.track")
+    device = keys.device_kind(values, load_torch=stage in track.LIVE_STAGES)
     started = time.time()
     with (
         _alone(root, name),
-        open_files(root, spec) as files,
+        open_files(root, spec, keys.stage_key(root, spec, values, cell=cell, device=device)) as files,
         track.open_record(root, spec, values, study=study, stage=stage, cell=cell) as record,
     ):
         module.run(stage_params, files, record)

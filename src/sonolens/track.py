@@ -23,11 +23,9 @@ import logging
 import math
 import os
 import re
-import shlex
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -40,6 +38,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from sonolens.keys import Digests, device_kind, dvc_digest, experiment_key, look_up, stage_and_cell, stage_key, study_of
 from sonolens.params import ParamsError, flatten, load_yaml
 from sonolens.pipeline import StageSpec, load_pipeline, main_root, scratch
 from sonolens.sources import content_key, file_digest
@@ -87,197 +86,6 @@ def _lost(what: str, error: Exception) -> None:
         f"tracking: {what} failed ({type(error).__name__}: {reason}); the run goes on with "
         "files only, `sonolens track sync` fills the record in afterwards"
     )
-
-
-# --- Keys: equal content, equal key, in a workspace, a temporary clone and a commit --------------
-
-
-@dataclass
-class Digests:
-    """MD5s of a pipeline's inputs, each read once; what is absent is looked up in dvc.lock."""
-
-    root: Path
-    _known: dict[str, str | None] = field(default_factory=dict)
-    _locked: dict[str, str] | None = None
-
-    def of(self, path: str) -> str | None:
-        """Digest of `path` below the root; None when it is neither there nor in dvc.lock."""
-        if path not in self._known:
-            place = self.root / path
-            if path.startswith("data/raw/") and place.exists():
-                self._known[path] = source_digest(place)
-            else:
-                self._known[path] = dvc_digest(place) if place.exists() else self._from_lock(path)
-        return self._known[path]
-
-    def _from_lock(self, path: str) -> str | None:
-        if self._locked is None:
-            lock = self.root / "dvc.lock"
-            stages = load_yaml(lock).get("stages", {}).values() if lock.is_file() else []
-            entries = [
-                entry
-                for stage in stages
-                for kind in ("deps", "outs")
-                for entry in stage.get(kind, [])
-            ]
-            self._locked = {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}
-        return self._locked.get(path)
-
-
-def dvc_digest(path: Path) -> str:
-    """MD5 of a file or, with the ending `.dir`, of a folder, as DVC writes it to dvc.lock.
-
-    Always read from the content: dvc.lock knows nothing of a file changed by hand since.
-    """
-    if not path.is_dir():
-        return file_digest(path)
-    files = [
-        file
-        for file in path.rglob("*")
-        if file.is_file() and "__pycache__" not in file.parts and file.name != ".gitignore"
-    ]
-    rows = [
-        {"md5": file_digest(file), "relpath": file.relative_to(path).as_posix()} for file in files
-    ]
-    text = json.dumps(sorted(rows, key=lambda row: row["relpath"]), sort_keys=True)
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
-
-
-def source_digest(path: Path) -> str:
-    """Digest of raw data; of what DVC tracks it takes the MD5 in the `.dvc` file, unread."""
-    if not path.is_dir():
-        return file_digest(path)
-    parts: dict[str, str] = {}
-    for folder, folders, files in os.walk(path):
-        here = Path(folder)
-        tracked: dict[str, str] = {}
-        for name in files:
-            if name.endswith(".dvc"):
-                outs = load_yaml(here / name).get("outs", [])
-                tracked |= {out["path"]: out["md5"] for out in outs if "md5" in out}
-        folders[:] = sorted(
-            name for name in folders if name not in tracked and name != "__pycache__"
-        )
-        read = [
-            name
-            for name in files
-            if name not in tracked and not name.endswith((".dvc", ".gitignore"))
-        ]
-        found = tracked | {name: file_digest(here / name) for name in read}
-        parts |= {
-            (here / name).relative_to(path).as_posix(): digest for name, digest in found.items()
-        }
-    return content_key(files=parts)
-
-
-def experiment_key(
-    root: Path,
-    params: dict[str, Any],
-    study: str,
-    *,
-    digests: Digests | None = None,
-    _above: tuple[str, ...] = (),
-) -> str:
-    """Key of a study's row, known before its first stage runs.
-
-    Made of the study's params and `common`, the source files its stages list, its raw data, and the
-    keys of other studies whose outputs it reads. Never of the place, the device or the workers.
-    """
-    digests = digests or Digests(root)
-    pipeline = load_pipeline(root, params)
-    own = [spec for spec in pipeline.values() if study_of(spec) == study]
-    if not own:
-        raise TrackingError(
-            f"dvc.yaml: no stage named {study}-…, found {', '.join(pipeline) or 'none'}"
-        )
-    raw: dict[str, str | None] = {}
-    others: set[str] = set()
-    for path in sorted({path for spec in own for path in spec.data}):
-        makers = {study_of(spec) for spec in pipeline.values() if _makes(spec, path)}
-        if not makers:
-            raw[path] = digests.of(path)
-        others |= makers - {study, *_above}
-    return content_key(
-        study=study,
-        params={study: params.get(study, {}), "common": params.get("common", {})},
-        code={
-            path: _code_digest(root, path)
-            for path in sorted({path for spec in own for path in spec.code})
-        },
-        raw=raw,
-        studies={
-            name: experiment_key(root, params, name, digests=digests, _above=(*_above, study))
-            for name in sorted(others)
-        },
-    )
-
-
-def stage_key(
-    root: Path,
-    spec: StageSpec,
-    params: dict[str, Any],
-    *,
-    cell: str | None = None,
-    device: str = "cpu",
-    digests: Digests | None = None,
-) -> str:
-    """Key of one stage: its listed params, source files, inputs, cell and kind of device."""
-    digests = digests or Digests(root)
-    return content_key(
-        stage=spec.name,
-        cell=cell or "main",
-        device=device,
-        params={name: _look_up(params, name) for name in spec.params},
-        code={path: _code_digest(root, path) for path in spec.code},
-        data={path: digests.of(path) for path in spec.data},
-    )
-
-
-def device_kind(params: dict[str, Any], *, load_torch: bool = False) -> str:
-    """`cpu` or `cuda`; `auto` asks torch, which is imported for that only when `load_torch`."""
-    asked = str(params["runtime"]["device"])
-    if asked != "auto":
-        return asked
-    if load_torch:
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    torch_module = sys.modules.get("torch")
-    return "cuda" if torch_module is not None and torch_module.cuda.is_available() else "cpu"
-
-
-def study_of(spec: StageSpec) -> str:
-    """`digits` of the stage `digits-train`."""
-    return spec.name.split("-", 1)[0]
-
-
-def _stage_and_cell(spec: StageSpec) -> tuple[str, str | None]:
-    words = shlex.split(spec.cmd)[2:]  # python src/stage.py STUDY STAGE [CELL]
-    stage = words[1] if len(words) > 1 else spec.name.split("-", 1)[-1]
-    return stage, words[2] if len(words) > 2 and not words[2].startswith("-") else None
-
-
-def _makes(spec: StageSpec, path: str) -> bool:
-    return any(
-        path == out or path.startswith(out + "/") or out.startswith(path + "/")
-        for out in spec.outputs
-    )
-
-
-def _code_digest(root: Path, path: str) -> str:
-    place = root / path
-    if not place.exists():
-        raise TrackingError(
-            f"{place}: not found, but dvc.yaml lists it; correct the deps or `git add` the file"
-        )
-    return file_digest(place)
-
-
-def _look_up(params: dict[str, Any], name: str) -> Any:
-    value: Any = params
-    for part in name.split("."):
-        value = value[part]
-    return value
 
 
 # --- The store ------------------------------------------------------------------------------------
@@ -429,7 +237,7 @@ def open_store(root: Path) -> Store:
 # --- What a running stage reports ----------------------------------------------------------------
 
 
-class NullRecord:
+class Record:
     """Takes everything and keeps nothing: tracking is off, or the store cannot be reached."""
 
     def metrics(self, values: dict[str, float], step: int | None = None) -> None:
@@ -471,7 +279,7 @@ class NullRecord:
 
 
 @dataclass
-class Record(NullRecord):
+class LiveRecord(Record):
     """A stage's row and the experiment's row above it; made by `open_record`."""
 
     store: Store
@@ -487,7 +295,7 @@ class Record(NullRecord):
     _monitor: Any = None
 
     def metrics(self, values: dict[str, float], step: int | None = None) -> None:
-        """Report numbers; see `NullRecord.metrics`. They are sent at most every 5 s."""
+        """Report numbers; see `Record.metrics`. They are sent at most every 5 s."""
         numbers = {metric_name(name): float(value) for name, value in values.items()}
 
         def keep() -> None:
@@ -506,7 +314,7 @@ class Record(NullRecord):
         self._attempt("sending metrics", keep)
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """Copy a file or folder; see `NullRecord.artifact`."""
+        """Copy a file or folder; see `Record.artifact`."""
         if not path.exists():
             raise FileNotFoundError(f"{path}: not found; write it before it is recorded")
         send = self.store.client.log_artifacts if path.is_dir() else self.store.client.log_artifact
@@ -520,7 +328,7 @@ class Record(NullRecord):
         params: dict[str, Any],
         metrics: dict[str, float],
     ) -> None:
-        """Describe a checkpoint; see `NullRecord.checkpoint`."""
+        """Describe a checkpoint; see `Record.checkpoint`."""
         tags = {"dvc.path": dvc_path, "dvc.md5": dvc_digest(path)}
         safe = re.sub(r"[^\w\-]", "-", name)
 
@@ -615,11 +423,11 @@ def open_record(
     study: str,
     stage: str,
     cell: str | None = None,
-) -> Iterator[NullRecord]:
-    """Record of a stage while it runs.
+) -> Iterator[Record]:
+    """LiveRecord of a stage while it runs.
 
     Only stages whose name starts with `train` or `explain` have one; others, and all when tracking
-    is off, get a NullRecord, without importing MLflow. An interrupt (Ctrl-C, SIGTERM, `dvc queue
+    is off, get a Record, without importing MLflow. An interrupt (Ctrl-C, SIGTERM, `dvc queue
     kill`) ends the rows as KILLED, any other exception as FAILED; it is raised again. Rows that a
     dead process left RUNNING are taken over by the next try of the same experiment.
 
@@ -636,14 +444,14 @@ def open_record(
 
     Yields
     ------
-    NullRecord
-        A Record where something is recorded.
+    Record
+        A LiveRecord where something is recorded.
     """
     if not (enabled(params) and stage.startswith(LIVE_STAGES)):
-        yield NullRecord()
+        yield Record()
         return
     with _sigterm_interrupts() as ending:
-        record: NullRecord = NullRecord()
+        record: Record = Record()
         try:
             record = _open_record(root, spec, params, study, stage, cell)
         except Exception as error:
@@ -652,11 +460,11 @@ def open_record(
             yield record
         except BaseException as error:
             ending.set()
-            if isinstance(record, Record):
+            if isinstance(record, LiveRecord):
                 record.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", error)
             raise
         ending.set()
-        if isinstance(record, Record):
+        if isinstance(record, LiveRecord):
             record.close("FINISHED")
 
 
@@ -681,7 +489,7 @@ def _sigterm_interrupts() -> Iterator[threading.Event]:
 
 def _open_record(
     root: Path, spec: StageSpec, params: dict[str, Any], study: str, stage: str, cell: str | None
-) -> Record:
+) -> LiveRecord:
     store = open_store(root)
     digests = Digests(root)
     device = device_kind(params, load_torch=True)
@@ -702,11 +510,11 @@ def _open_record(
         child = old or store.client.create_run(experiment_id, tags=tags, run_name=spec.name)
         if old is not None:
             _reopen(store.client, old, tags)
-    record = Record(
+    record = LiveRecord(
         store, experiment_id, row.info.run_id, child.info.run_id, _known=set(child.data.metrics)
     )
     _log_params(
-        store.client, child, flatten({name: _look_up(params, name) for name in spec.params})
+        store.client, child, flatten({name: look_up(params, name) for name in spec.params})
     )
     _log_inputs(
         store.client, child.info.run_id, {path: digests.of(path) for path in spec.data}, stage
@@ -940,7 +748,7 @@ def note_stage(
         return
     from sonolens.store import write_json
 
-    stage, own_cell = _stage_and_cell(spec)
+    stage, own_cell = stage_and_cell(spec)
     device = device_kind(params) if stage.startswith(LIVE_STAGES) else "cpu"
     key = stage_key(root, spec, params, cell=cell or own_cell, device=device)
     # Below the root, not the main checkout: experiments side by side each have their own.
@@ -1017,7 +825,7 @@ def complete_row(
         name: spec for name, spec in load_pipeline(root, params).items() if study_of(spec) == study
     }
     for spec in own.values():
-        stage, _ = _stage_and_cell(spec)
+        stage, _ = stage_and_cell(spec)
         if stage == "prepare" or stage.startswith(LIVE_STAGES):
             _log_inputs(client, run_id, {path: digests.of(path) for path in spec.data}, stage)
     stages = _stage_lines(store, experiment_id, row, root, params, own, digests)
@@ -1113,7 +921,7 @@ def _stage_lines(
     """One line of Markdown per stage; those that ran and have no row of their own get one."""
     lines = []
     for name, spec in own.items():
-        stage, cell = _stage_and_cell(spec)
+        stage, cell = stage_and_cell(spec)
         if stage == "publish":
             continue
         devices = ("cpu", "cuda") if stage.startswith(LIVE_STAGES) else ("cpu",)

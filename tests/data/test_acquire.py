@@ -306,12 +306,10 @@ def test_damaged_archives_are_refused(tmp_path, kind):
 
 def test_members_that_are_there_twice_are_refused(tmp_path):
     (tmp_path / "out").mkdir()
-    with (
-        zipfile.ZipFile(tmp_path / "a.zip", "w") as file,
-        pytest.warns(UserWarning, match="Duplicate"),
-    ):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("a", "1")
-        file.writestr("a", "2")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            file.writestr("a", "2")
     with pytest.raises(AcquireError, match="is there twice"):
         acquire.unpack(tmp_path / "a.zip", tmp_path / "out")
 
@@ -445,15 +443,9 @@ def test_fetch_asks_first_then_brings_everything_in(root, tools, published):
     )
     published["breaks"], published["break_after"] = 1, 40_000
     added = acquire.fetch(root, "fsdd", confirm=lambda offer: True)
-    assert (
-        added is not None
-    )
-    assert (
-        added.n_files == 41
-    )
-    assert (
-        (added.folder / "recordings/3_bob_1.wav").is_file()
-    )
+    assert added is not None
+    assert added.n_files == 41
+    assert (added.folder / "recordings/3_bob_1.wav").is_file()
     assert not [path for path in (root / ".dvc").rglob("*") if path.is_file()]
     with pytest.raises(AcquireError, match="exists; give --replace"):
         acquire.fetch(root, "fsdd", confirm=lambda offer: True)
@@ -477,12 +469,8 @@ def test_fetch_of_a_damaged_archive_starts_afresh(root, tools, server):
     for _ in range(2):
         with pytest.raises(AcquireError, match="mine.zip: damaged or not a zip file"):
             acquire.fetch(root, "mine", url=server["url"] + "/a.zip", confirm=lambda offer: True)
-    assert (
-        not [path for path in (root / ".dvc").rglob("*") if path.is_file()]
-    )
-    assert (
-        not (root / "data").exists()
-    )
+    assert not [path for path in (root / ".dvc").rglob("*") if path.is_file()]
+    assert not (root / "data").exists()
 
 
 def test_fetch_of_own_archives(root, tools, server, tmp_path):
@@ -495,12 +483,8 @@ def test_fetch_of_own_archives(root, tools, server, tmp_path):
         url=server["url"] + "/x.tar.gz",
         confirm=lambda offer: offers.append(offer) or True,
     )
-    assert (
-        offers[0].licence == "unknown"
-    )
-    assert (
-        (root / "data/raw/mine/recordings/yes/ann/1.wav").read_bytes() == b"1"
-    )
+    assert offers[0].licence == "unknown"
+    assert (root / "data/raw/mine/recordings/yes/ann/1.wav").read_bytes() == b"1"
 
 
 @pytest.mark.parametrize(
@@ -552,9 +536,7 @@ def test_dvc_and_git_know_of_added_recordings_and_no_foreign_path(tmp_path, make
     assert "--replace" in again.output.replace("\n", "")
     text = (root / "data/raw/fsdd/recordings.dvc").read_text()
     assert yaml.safe_load(text)["outs"][0]["path"] == "recordings"
-    assert "deps" not in yaml.safe_load(
-        text
-    )
+    assert "deps" not in yaml.safe_load(text)
     assert str(tmp_path) not in text
     assert "elsewhere" not in text
     staged = set(_run("git", "diff", "--cached", "--name-only", cwd=root).split())

@@ -96,17 +96,12 @@ def test_channels_that_cancel_are_silent(tmp_path, tone):
         read_audio(tmp_path / "a.wav")
 
 
-@pytest.mark.parametrize("claimed", [0, 0xFFFFFFFF])
-def test_streamed_wav_without_a_length_is_not_called_truncated(tmp_path, claimed):
+def test_streamed_wav_without_a_length_is_not_called_truncated(tmp_path):
     write_wav(tmp_path / "a.wav", np.full(1000, 0.25), 8000)
     content = bytearray((tmp_path / "a.wav").read_bytes())
-    content[40:44] = struct.pack("<I", claimed)
+    content[40:44] = struct.pack("<I", 0xFFFFFFFF)
     (tmp_path / "a.wav").write_bytes(content)
-    try:
-        assert len(read_audio(tmp_path / "a.wav").waveform) == 1000
-    except BadRecording as error:
-        assert claimed == 0
-        assert error.reason == "no samples"
+    assert len(read_audio(tmp_path / "a.wav").waveform) == 1000
 
 
 @pytest.mark.parametrize(("from_rate", "to_rate"), [(48000, 8000), (8000, 16000), (44100, 8000)])

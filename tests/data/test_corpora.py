@@ -271,9 +271,7 @@ def test_genuine_fsdd(real_data, tmp_path):
         pytest.skip(f"{source} is absent")
     found = fsdd.recordings(source, task="digit", partial=False)
     assert len(found) == 3000
-    assert Counter(item.class_index for item in found) == {
-        d: 300 for d in range(10)
-    }
+    assert Counter(item.class_index for item in found) == {d: 300 for d in range(10)}
     table = manifest.build(found, tmp_path / "audio", sample_rate=8000, on_bad_file="stop")
     report = manifest.report(table)
     assert (report["n_person"], report["n_item"], report["n_duplicate"]) == (6, 3000, 0)

@@ -16,7 +16,7 @@ from sonolens.store import StoreError
 
 
 def table(n_persons=6, n_classes=4, n_items=5, label_of_person=None):
-    """Every person says every class n_items times, or has one label when label_of_person says so."""
+    """Every person says every class n_items times, or has one label if label_of_person says so."""
     rows = [
         (f"c/{label}_p{person:02d}_{index}", f"p{person:02d}", label, f"L{label}")
         for person in range(n_persons)

@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -87,8 +88,7 @@ class Added:
 
 @dataclass(frozen=True)
 class SourceRow:
-    """A line of `sonolens data list`; state: embedded, present, tracked (not checked out),
-    absent."""
+    """A line of `sonolens data list`; state: embedded, present, tracked (not here) or absent."""
 
     name: str
     title: str
@@ -196,8 +196,8 @@ def fetch(
     remote = info.remote if info else None
     if url is None and remote is None:
         raise AcquireError(
-            f"{source}: no published archive is known; give one with --url, or use `sonolens "
-            "data add`"
+            f"{source}: no published archive is known; give one with --url, or use "
+            "`sonolens data add`"
         )
     address = url or (remote.url if remote else "")
     if urlsplit(address).scheme not in ("http", "https"):
@@ -432,8 +432,7 @@ def _in_git(root: Path) -> bool:
 def _card_stub(source: str) -> str:
     return (
         f"# {source}\nOwn recordings. Layout: `<label>/<person>/<file>.wav`, or a recordings.csv "
-        "with "
-        "the columns "
+        "with the columns "
         "path, label, person.\n\n- Licence: unknown\n- Citation:\n- How to get it:\n- Traps:\n"
     )
 
@@ -510,8 +509,7 @@ def download(
             if futile >= MAX_FUTILE_ATTEMPTS:
                 raise AcquireError(
                     f"{url}: broke off {futile} times without getting further ({error}); "
-                    f"{_length(part)} bytes are "
-                    "kept, the same command goes on from there"
+                    f"{_length(part)} bytes are kept, the same command goes on from there"
                 ) from error
             time.sleep(RETRY_WAIT_S * futile)
     found = _length(part)

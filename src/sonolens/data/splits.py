@@ -71,8 +71,8 @@ def grouped_folds(manifest: pd.DataFrame, n_folds: int, seed: int, val_unit: Val
     if len(persons) < least:
         raise SplitError(
             f"{len(persons)} person(s) ({', '.join(persons[:3])}), need {least} to keep train, "
-            "validation and "
-            f"test apart by person (val_unit: {val_unit}); add recordings of other persons"
+            f"validation and test apart by person (val_unit: {val_unit}); add recordings of "
+            "other persons"
         )
     if n_folds < least:
         raise SplitError(f"n_folds: {n_folds}, need at least {least} with val_unit: {val_unit}")

@@ -89,7 +89,7 @@ def silence(inputs: Tensor, axes: dict[str, Any]) -> Tensor:
 
 
 def legacy_zero(inputs: Tensor, axes: dict[str, Any]) -> Tensor:
-    """0 dB everywhere, shape (1, 1, *shape): the loudest value of the scale, used by mistake in earlier work."""
+    """0 dB everywhere, shape (1, 1, *shape): the loudest value, once used as if it were silence."""
     return _constant(inputs, _scale(axes, "max"))
 
 
@@ -150,9 +150,9 @@ def check_counts(n_louder: int, n_sounding: int, kind: str) -> None:
     """`check_loudness` from counts that were summed over several batches."""
     if kind != LEGACY and n_sounding and n_louder > MAX_LOUDER_SHARE * n_sounding:
         raise ExplainError(
-            f"baseline {kind!r}: louder than the input in {n_louder / n_sounding:.1%} of the cells with sound; "
-            "an attribution against it has the wrong sign. Use silence, check the scale in axes.json, "
-            "or ask for legacy_zero if that is what you want to show"
+            f"baseline {kind!r}: louder than the input in {n_louder / n_sounding:.1%} of the cells "
+            "with sound; an attribution against it has the wrong sign. Use silence, check the "
+            "scale in axes.json, or ask for legacy_zero if that is what you want to show"
         )
 
 

@@ -41,7 +41,7 @@ ENGINE_OPTIONS = {"chunk_size": 32, "n_baseline_draws": 8}
 
 @dataclass(frozen=True)
 class CellRun:
-    """What a run did: blocks in all, those taken from shards, and model evaluations of the others."""
+    """What a run did: all blocks, those taken from shards, and evaluations of the others."""
 
     n_blocks: int
     n_reused: int
@@ -82,7 +82,7 @@ def run_cells(
     shards: Shards,
     out: Path,
 ) -> CellRun:
-    """Maps of every model, method, baseline and target in one ArrayStore.
+    """Write the maps of every model, method, baseline and target to one ArrayStore.
 
     Parameters
     ----------
@@ -223,14 +223,14 @@ def map_of(store: ArrayStore, row: int) -> np.ndarray:
 
 
 def method_options(info: MethodInfo, options: dict[str, Any]) -> dict[str, Any]:
-    """Every option of a method: the registry's defaults, overridden by those given, by those given for it alone."""
+    """Every option of a method: its defaults, overridden by those given, by those for it alone."""
     given = {name: value for name, value in options.items() if name in info.options}
     own: dict[str, Any] = options.get(info.name, {})
     return info.options | given | own
 
 
 def item_seeds(seed: int, items: Items) -> list[int]:
-    """The seed of every item, a function of (seed, item_id)."""
+    """Seed of every item, a function of (seed, item_id)."""
     return [rng.seed_for(seed, item_id) for item_id in items.ids]
 
 
@@ -284,7 +284,7 @@ def _ragged(
 def _results(
     jobs: Sequence[_Job], runtime: Runtime
 ) -> Iterator[tuple[dict[str, np.ndarray], bool]]:
-    """Result of every job in order, and whether it came from a shard."""
+    """Yield every job's result in order, and whether it came from a shard."""
     present = [job.shards.read(job.shard) is not None for job in jobs]
     missing = [job for job, found in zip(jobs, present, strict=True) if not found]
     computed = parallel.run(_explain, missing, runtime) if missing else iter(())

@@ -1,4 +1,4 @@
-"""Is a model built so that hooks on its activations see every one of them?
+"""Check that a model is built so that hooks see every one of its activations.
 
 Guided back-propagation and DeepLIFT change the backward pass of activation modules. A functional,
 re-used or in-place activation escapes them, and the map is silently that of another method.
@@ -61,7 +61,7 @@ def assert_explainable(model: nn.Module, example: Tensor) -> None:
 
 @contextmanager
 def counted_activations(model: nn.Module) -> Iterator[Counter[str]]:
-    """Count the calls of each activation module, by the name of its autograd node, inside the block.
+    """Count the calls of activation modules inside the block, by name of their autograd node.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def counted_activations(model: nn.Module) -> Iterator[Counter[str]]:
         def count(module: nn.Module, inputs: Any, output: Any) -> None:
             if name in seen:
                 raise ReusedActivationError(
-                    f"activation {name!r} is called more than once; give each call a module of its own"
+                    f"activation {name!r} is called twice; give each call a module of its own"
                 )
             seen.add(name)
             calls[node] += 1
@@ -111,8 +111,8 @@ def check_graph(outputs: Tensor, calls: Counter[str]) -> None:
         if n_nodes > calls[name]:
             kind = next(module.__name__ for module, node in NODE_OF.items() if node == name)
             raise FunctionalActivationError(
-                f"{n_nodes} activations of kind {kind} were computed, {calls[name]} of them by modules; "
-                f"replace the functional ones by nn.{kind}() modules, so that hooks see them"
+                f"{n_nodes} activations of kind {kind} were computed, {calls[name]} of them by "
+                f"modules; replace the functional ones by nn.{kind}() modules, so that hooks see them"
             )
 
 

@@ -70,6 +70,7 @@ class CellKey:
     variant: str = "trained"
 
     def as_row(self) -> dict[str, Any]:
+        """Columns that name the model in index.parquet and scores.parquet."""
         return {
             "cell": self.cell,
             "protocol": self.protocol,
@@ -80,6 +81,7 @@ class CellKey:
 
     @property
     def name(self) -> str:
+        """One word for file names and messages."""
         return f"{self.cell}_{self.protocol}_fold{self.fold}_seed{self.model_seed}_{self.variant}"
 
 
@@ -95,13 +97,13 @@ class Items:
         return len(self.ids)
 
     def select(self, rows: Sequence[int]) -> Items:
-        """The items at `rows`, in that order."""
+        """Items at `rows`, in that order."""
         columns = (self.ids, self.person_ids, self.class_index)
         ids, persons, classes = (tuple(column[row] for row in rows) for column in columns)
         return Items(ids, persons, classes)  # type: ignore[arg-type]
 
     def named(self, ids: Sequence[str]) -> Items:
-        """The items called `ids`, in that order. Raises ExplainError that names the first unknown one."""
+        """Items called `ids`, in that order. Raises ExplainError that names an unknown one."""
         row_of = {item_id: row for row, item_id in enumerate(self.ids)}
         unknown = [item_id for item_id in ids if item_id not in row_of]
         if unknown:
@@ -121,9 +123,11 @@ class Explainable(Protocol):
     study: str
 
     def load(self, key: CellKey) -> nn.Module:
-        """The model of `key` in eval mode, parameters frozen."""
+        """Model of `key` in eval mode, parameters frozen."""
 
-    def items(self, key: CellKey, part: str) -> Items: ...
+    def items(self, key: CellKey, part: str) -> Items:
+        """Every item of `part` of the split of `key`."""
+        ...
 
     def inputs(self, key: CellKey, items: Items) -> Tensor:
         """(batch, *shape) on the scale the model reads, on the CPU."""
@@ -142,10 +146,10 @@ class Explainable(Protocol):
         """(1 or batch, K, *shape), on the CPU; see sonolens.explain.baselines.make."""
 
     def truth_masks(self, key: CellKey, items: Items) -> dict[str, Tensor]:
-        """Named boolean masks (batch, *shape) of what caused the label; empty when there is no truth."""
+        """Boolean masks (batch, *shape) of what caused the label, by name; {} without truth."""
 
     def edit(self, key: CellKey, inputs: Tensor, mask: Tensor, fill: Tensor) -> Tensor:
-        """Inputs whose cells under `mask` (0 to 1) are replaced by `fill`."""
+        """Replace the cells of `inputs` under `mask` (0 to 1) by `fill`."""
 
     def axes(self, key: CellKey) -> dict[str, Any]:
         """Physical axes of the input: frequencies_hz, times_s, scale …; see ArrayStore's axes.json.
@@ -236,7 +240,7 @@ class MethodInfo:
 
 
 def require_baseline(baseline: Tensor | None, inputs: Tensor, method: str) -> Tensor:
-    """`baseline` with a row per item: (batch, K, *shape) in the inputs' precision and on their device.
+    """`baseline` with a row per item, (batch, K, *shape), as precise and where the inputs are.
 
     Raises
     ------

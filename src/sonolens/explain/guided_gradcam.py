@@ -1,4 +1,4 @@
-"""Guided Grad-CAM: what raises the target (Grad-CAM, coarse) times where it is drawn from (guided backprop, fine).
+"""Guided Grad-CAM: what raises the target (Grad-CAM, coarse) times where from (guided backprop).
 
 ReLU(sum_c mean(dF/da_c) a_c), enlarged to the input, times the gradient whose negative parts are
 cut at every ReLU. Differs from captum's: the coarse map is enlarged bilinearly
@@ -62,9 +62,8 @@ def attribute(
         activations.
     """
     chosen = _layer(model, layer)
-    fine = guided_backprop(
-        model, inputs, target
-    )  # first: it says what is wrong with the model's activations
+    # guided backprop first: it says what is wrong with the model's activations
+    fine = guided_backprop(model, inputs, target)
     coarse = gradcam(model, chosen, inputs, target)
     mode = interpolation if interpolation == "nearest" else SMOOTH_MODES[coarse.ndim - 2]
     enlarged = functional.interpolate(coarse, size=fine.shape[2:], mode=mode)
@@ -131,7 +130,8 @@ def _layer(model: nn.Module, name: str | None) -> nn.Module:
     layer = getattr(model, "gradcam_layer", None)
     if not isinstance(layer, nn.Module):
         raise ExplainError(
-            f"guided_gradcam: {type(model).__name__} has no `gradcam_layer`; add the property or name a layer"
+            f"guided_gradcam: {type(model).__name__} has no `gradcam_layer`; add the property "
+            "or name a layer"
         )
     return layer
 
@@ -144,7 +144,8 @@ def _single(outputs: list[Tensor]) -> Tensor:
     (activation,) = outputs
     if activation.ndim < 3 or min(activation.shape[2:]) < 2:
         raise ExplainError(
-            f"guided_gradcam: the layer's output is {tuple(activation.shape)}, need at least 2 cells along each axis "
-            "after (batch, channel): a single cell says nothing about where; choose an earlier layer"
+            f"guided_gradcam: the layer's output is {tuple(activation.shape)}, need at least 2 "
+            "cells along each axis after (batch, channel): a single cell says nothing about where; "
+            "choose an earlier layer"
         )
     return activation

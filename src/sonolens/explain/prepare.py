@@ -36,7 +36,7 @@ def prepared(model: nn.Module, example: Tensor) -> nn.Module:
     fast = _copy(model)
     pairs = _pairs(fast, example)
     for convolution, norm in pairs:
-        fused: Any = fuse_conv_bn_eval(fast.get_submodule(convolution), fast.get_submodule(norm))  # type: ignore[type-var]
+        fused: Any = fuse_conv_bn_eval(fast.get_submodule(convolution), fast.get_submodule(norm))  # type: ignore[type-var, arg-type]
         fast.set_submodule(convolution, fused)
         fast.set_submodule(norm, nn.Identity())
     if pairs and not _agree(model, fast, example):

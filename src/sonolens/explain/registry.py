@@ -36,5 +36,5 @@ def info(name: str) -> MethodInfo:
 
 
 def load(name: str) -> Method:
-    """The method called `name`, imported now. Raises ExplainError that proposes the nearest name."""
+    """Import the method called `name`. Raises ExplainError that proposes the nearest name."""
     return info(name).load()

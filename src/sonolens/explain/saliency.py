@@ -26,6 +26,6 @@ def attribute(
     item_seeds: Tensor,
     segments: Tensor | None = None,
 ) -> Attribution:
-    """Signed gradient, shape=(batch, *shape), in target units per input unit; see `contract.Method`."""
+    """Signed gradient, shape=(batch, *shape), target per input unit; see `contract.Method`."""
     grads, _ = gradient(model, inputs, target)
     return Attribution(grouped(grads, segments))

@@ -1,4 +1,4 @@
-"""Finished pieces of an explain or score stage, by content key, so that a new method computes only itself.
+"""Finished pieces of an explain or score stage, by content key: a new method computes only itself.
 
 A shard is an npz of named arrays, written whole; its CRCs tell a damaged one, which counts as
 absent. SONOLENS_FRESH=1 in the environment makes every shard count as absent.
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Shards:
-    """Shards in `folder`, see sonolens.pipeline.scratch(root, "shards"); together at most `max_bytes`."""
+    """Shards in `folder` (`pipeline.scratch(root, "shards")`), together at most `max_bytes`."""
 
     folder: Path
     max_bytes: int = MAX_BYTES
@@ -46,7 +46,7 @@ class Shards:
     def write(self, key: str, arrays: dict[str, np.ndarray]) -> None:
         """Store `arrays`; text arrays must be of fixed width, never object."""
         with whole(self._path(key)) as stream:
-            np.savez(stream, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+            np.savez(stream, allow_pickle=False, **arrays)
 
     def evict(self) -> None:
         """Remove the shards used longest ago until the rest fits."""

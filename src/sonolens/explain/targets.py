@@ -21,7 +21,7 @@ class ClassLogit:
     class_index: tuple[int, ...]
 
     def __call__(self, outputs: Tensor, rows: Tensor) -> Tensor:
-        """Logits (n, n_classes), rows (n,) -> (n,). Raises ExplainError for a class the model lacks."""
+        """(n, n_classes) and rows (n,) -> (n,). Raises ExplainError for a class the model lacks."""
         if outputs.ndim != 2 or max(self.class_index) >= outputs.shape[1]:
             raise ExplainError(
                 f"class {max(self.class_index)}: the model's outputs are {tuple(outputs.shape)}; "
@@ -31,7 +31,7 @@ class ClassLogit:
         return outputs.gather(1, classes[rows.to(outputs.device)][:, None]).squeeze(1)
 
     def select(self, rows: Sequence[int]) -> ClassLogit:
-        """The target of the items at `rows`."""
+        """Target of the items at `rows`."""
         return ClassLogit(tuple(self.class_index[row] for row in rows))
 
 
@@ -54,7 +54,7 @@ def predicted(model: nn.Module, inputs: Tensor) -> ClassLogit:
 
 @dataclass(frozen=True)
 class MaskBin:
-    """One bin of a time-frequency mask (batch, [channel,] freq, time); a channel axis must have size 1."""
+    """One bin of a mask (batch, [channel,] freq, time); a channel axis must have size 1."""
 
     freq: int
     frame: int
@@ -65,5 +65,5 @@ class MaskBin:
 
 
 def mask_bin(freq: int, frame: int) -> MaskBin:
-    """The target "bin (freq, frame) of the mask the model puts out"."""
+    """Target "bin (freq, frame) of the mask the model puts out"."""
     return MaskBin(freq, frame)

@@ -146,6 +146,30 @@ class Helpers:
                 for (method, baseline), values in cells.items()]  # fmt: skip
         return markdown_table(["method", "baseline", *(metric.replace("_", " ") for metric in shown)], body)
 
+    def verdict(
+        self, study: str, name: str, first: tuple[str, str], second: tuple[str, str], what: str, than: str, digits: int = 2
+    ) -> str:
+        """One sentence on which of two metrics, each (`summary` or `leakage`, name), is larger, whatever was hoped for."""
+        record = self.recorded(study, name)
+        if record is None:
+            return f"{what}, against that {than}: {ABSENT}."
+        (a, a_low, a_high), (b, b_low, b_high) = (self._bounds(record, *pair) for pair in (first, second))
+        difference = a - b
+        if round(abs(difference), digits) == 0:
+            return f"{what} equals that {than} to {digits} decimals."
+        word = "higher" if difference > 0 else "lower"
+        apart = a_low > b_high or b_low > a_high
+        tail = "the intervals do not overlap" if apart else "the intervals overlap, so this is no clear difference"
+        return f"{what} is {abs(difference):.{digits}f} {word} than that {than}; {tail}."
+
+    def _bounds(self, record: dict[str, Any], part: str, metric: str) -> tuple[float, float, float]:
+        values = record[part] or {}
+        if values.get(metric) is None:
+            raise DocsError(f"{RESULTS}/{record['study']}/{record['name']}.json: {part} has no {metric}")
+        bounds = (values.get(f"{metric}_ci_{end}") for end in ("low", "high"))
+        low, high = (math.nan if bound is None else float(bound) for bound in bounds)
+        return float(values[metric]), low, high
+
     def _rows(self, record: dict[str, Any], table: str) -> list[dict[str, Any]]:
         tables: dict[str, list[dict[str, Any]]] = record["tables"]
         if table not in tables:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -37,9 +37,9 @@ from sonolens.explain.contract import (
     Items,
     Target,
     evaluate,
-    frozen,
     seed_array,
 )
+from sonolens.explain.prepare import prepared
 from sonolens.explain.shards import Shards
 from sonolens.explain.targets import ClassLogit
 from sonolens.params import Runtime
@@ -50,8 +50,8 @@ from sonolens.sources import content_key
 from sonolens.store import ArrayStore, batches
 
 SCORE_COLUMNS = [
-    "study", "cell", "protocol", "fold", "model_seed", "variant", "method", "baseline", "target", "metric",
-    "metric_params", "item_id", "person_id", "score",
+    "study", "cell", "protocol", "fold", "model_seed", "variant", "method", "baseline",
+    "target", "metric", "metric_params", "item_id", "person_id", "score",
 ]  # fmt: skip
 CURVE_COLUMNS = [*SCORE_COLUMNS[:-2], "curve", "x", "y"]
 _KEY_COLUMNS = ["cell", "protocol", "fold", "model_seed", "variant"]
@@ -177,7 +177,7 @@ def run_cells(
 
 
 def metric_options(info: MetricInfo, options: dict[str, Any]) -> dict[str, Any]:
-    """Every option of a metric: the registry's defaults, overridden by those given, by those given for it alone."""
+    """Every option of a metric: its defaults, overridden by those given, by those for it alone."""
     given = {name: value for name, value in options.items() if name in info.options}
     own: dict[str, Any] = options.get(info.name, {})
     return info.options | given | own
@@ -197,7 +197,7 @@ def _check_options(options: dict[str, Any]) -> None:
 
 def _models(index: pd.DataFrame) -> Iterator[tuple[CellKey, pd.DataFrame]]:
     for values, rows in index.groupby(_KEY_COLUMNS, sort=False):
-        cell, protocol, fold, model_seed, variant = values
+        cell, protocol, fold, model_seed, variant = cast("tuple[str, str, int, int, str]", values)
         yield CellKey(str(cell), str(protocol), int(fold), int(model_seed), str(variant)), rows
 
 
@@ -217,7 +217,8 @@ def _maps(job: _Job, rows: pd.DataFrame, digests: list[str]) -> Iterator[_Maps]:
             absent = [item_id for item_id in job.items.ids if item_id not in row_of]
             if absent:
                 raise ScoreError(
-                    f"{job.key.name}: {method} has no map of item {absent[0]!r}; run the explain stage anew"
+                    f"{job.key.name}: {method} has no map of item {absent[0]!r}; "
+                    "run the explain stage anew"
                 )
             by_target.append(
                 (str(target), tuple(int(row_of[item_id]) for item_id in job.items.ids))
@@ -319,7 +320,8 @@ def _score(job: _Job) -> dict[str, dict[str, np.ndarray]]:
             )
             if scores.values.shape != (len(job.items),):
                 raise ScoreError(
-                    f"{job.metric.name}: {tuple(scores.values.shape)} scores, need one for each of {len(job.items)} items"
+                    f"{job.metric.name}: {tuple(scores.values.shape)} scores, "
+                    f"need one for each of {len(job.items)} items"
                 )
             values.append(scores.values.double().cpu().numpy())
             if scores.curves is not None and len(scores.curves):
@@ -351,6 +353,7 @@ class _Bench:
         self.clips = clips
         self.inputs = clips.to(self.device)
         self.masks = adapter.truth_masks(key, items) if "mask" in job.metric.needs else {}
+        self.original: nn.Module | None = None
         self.model: nn.Module | None = None
         self.targets: dict[str, Target] = {}
         self.n_classes: int | None = None
@@ -358,9 +361,10 @@ class _Bench:
         self.caches: dict[str, dict[Any, Any]] = {}
         self.baselines: dict[str, Tensor | None] = {NO_BASELINE: None}
         if job.metric.needs & {"predict", "explain"}:
-            self.model = adapter.load(key).to(self.device)
-            self.targets = adapter.targets(key, items, self.model, self.inputs)
-            with torch.no_grad(), frozen(self.model):
+            self.original = adapter.load(key).to(self.device)
+            self.targets = adapter.targets(key, items, self.original, self.inputs)
+            self.model = prepared(self.original, self.inputs[:1])
+            with torch.no_grad():
                 outputs = self.model(self.inputs[:1])
             self.n_classes = outputs.shape[1] if outputs.ndim == 2 else None
         if "predict" in job.metric.needs:
@@ -371,7 +375,7 @@ class _Bench:
         return job.adapter.baseline(job.key, kind, job.items, self.clips, n_draws).to(self.device)
 
     def context(self, maps: _Maps, name: str) -> Context:
-        """What a metric sees of one method and target."""
+        """Collect what a metric sees of one method and target."""
         job = self.job
         target = self.targets.get(name)
         if self.model is not None and target is None:
@@ -409,11 +413,21 @@ class _Bench:
         if maps.baseline not in self.baselines:
             n_draws = self.job.explain["engine"]["n_baseline_draws"]
             self.baselines[maps.baseline] = self._baseline(maps.baseline, n_draws)
+        assert self.original is not None
         assert self.model is not None
         seeds = seed_array(item_seeds(self.job.explain["seed"], self.job.items))
         options = self.job.explain["methods"][maps.method]
         baseline = self.baselines[maps.baseline]
-        return _Explainer(self.model, maps.method, baseline, target, seeds, options, self.job.seed)
+        return _Explainer(
+            self.original,
+            self.model,
+            maps.method,
+            baseline,
+            target,
+            seeds,
+            options,
+            self.job.seed,
+        )
 
 
 class _Explainer:
@@ -421,6 +435,7 @@ class _Explainer:
 
     def __init__(
         self,
+        original: nn.Module,
         model: nn.Module,
         method: str,
         baseline: Tensor | None,
@@ -429,16 +444,18 @@ class _Explainer:
         options: dict[str, Any],
         seed: int,
     ) -> None:
-        self._model, self._method, self._baseline = model, methods.load(method), baseline
+        self._original, self._model = original, model
+        self._method, self._baseline = methods.load(method), baseline
         self._target, self._seeds, self._options, self._seed = target, seeds, options, seed
-        self.n_layers = len(layers(model))
+        self.n_layers = len(layers(original))
 
     def __call__(
         self, inputs: Tensor, target: Target | None = None, weights: str = "trained"
     ) -> Tensor:
         model = self._model
         if weights != "trained":
-            model = cascade(model, int(weights.removeprefix("cascade:")), self._seed)
+            k = int(weights.removeprefix("cascade:"))
+            model = prepared(cascade(self._original, k, self._seed), inputs[:1])
         chosen = self._target if target is None else target
         return self._method(
             model, inputs, chosen, baseline=self._baseline, item_seeds=self._seeds, **self._options

@@ -83,6 +83,8 @@ class Scores:
 
 
 class Metric(Protocol):
+    """Signature of every metric; `score` in its module."""
+
     def __call__(self, attributions: Tensor, context: Context, **options: Any) -> Scores: ...
 
 
@@ -116,7 +118,7 @@ class MetricInfo:
 
 
 def flat_map(attributions: Tensor, inputs: Tensor) -> Tensor:
-    """Maps as (batch, cells) in float64, channels summed: one value per cell of the inputs' last two axes.
+    """Flatten maps to (batch, cells) in float64, channels summed: a value per (freq, time) cell.
 
     Raises
     ------
@@ -153,7 +155,7 @@ def flat_mask(context: Context, name: str | None) -> Tensor | None:
 
 
 def positive(attributions: Tensor, context: Context) -> Tensor:
-    """Positive part of the maps as (batch, cells): only what speaks for the target can lie in a truth mask."""
+    """Positive part of the maps as (batch, cells): what speaks for the target can lie in a mask."""
     return flat_map(attributions, context.inputs).clamp_min(0)
 
 

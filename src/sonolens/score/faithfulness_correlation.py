@@ -1,4 +1,4 @@
-"""Faithfulness correlation: does a larger attribution mean a larger drop when its cells are removed?
+"""Faithfulness correlation: larger attribution, larger drop when its cells are removed.
 
 For r = 1..R a coalition S of cells is replaced by the fill, delta_r = F(x) - F(x with S filled) and
 sigma_r = sum of the attribution over S; the score is Pearson's r of sigma and delta. Coalitions are
@@ -108,7 +108,7 @@ def _coalitions_and_drops(
     subset_size: int,
     batch_size: int,
 ) -> tuple[Tensor, Tensor]:
-    """Membership (batch, R, groups), boolean, and drops (batch, R), float64; one item never shares a call."""
+    """Membership (batch, R, groups), boolean, and drops (batch, R); items never share a call."""
     n_groups = int(labels.max()) + 1
     size = max(1, min(subset_size, n_groups // 2))
     inputs = context.inputs

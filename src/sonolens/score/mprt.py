@@ -1,4 +1,4 @@
-"""Model parameter randomisation test: does the map depend on what the model has learnt?
+"""Model parameter randomisation test: the map must depend on what the model has learnt.
 
 Weights are drawn anew from the head down, cumulatively; after each step the rank correlation of the
 magnitudes with the original map is taken. A method whose map survives shows the input, not the

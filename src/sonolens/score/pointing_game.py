@@ -1,4 +1,4 @@
-"""Pointing game: does the strongest cell lie in the truth mask?
+"""Pointing game: the strongest cell lies in the truth mask.
 
 References
 ----------

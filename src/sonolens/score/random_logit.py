@@ -1,4 +1,4 @@
-"""Random logit: is the map of another class the same map?
+"""Random logit: how alike the maps of different classes are.
 
 Similarity of the map of the target class with that of another class, averaged over all other
 classes (the paper draws one). A method that shows the same for every class explains none of them.

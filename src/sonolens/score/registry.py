@@ -81,5 +81,5 @@ def info(name: str) -> MetricInfo:
 
 
 def load(name: str) -> Metric:
-    """The metric called `name`, imported now. Raises ScoreError that proposes the nearest name."""
+    """Import the metric called `name`. Raises ScoreError that proposes the nearest name."""
     return info(name).load()

@@ -1,4 +1,4 @@
-"""Relevance mass accuracy: which share of the positive attribution lies inside the truth mask?
+"""Relevance mass accuracy: share of the positive attribution inside the truth mask.
 
 References
 ----------

@@ -1,4 +1,4 @@
-"""Relevance rank accuracy: which share of the truth mask do the K strongest cells find, K being its size?
+"""Relevance rank accuracy: share of the truth mask its K strongest cells find.
 
 References
 ----------

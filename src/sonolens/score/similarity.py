@@ -9,7 +9,6 @@ covariances, as scikit-image).
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from scipy.stats import rankdata
 from torch import Tensor
@@ -17,7 +16,8 @@ from torch.nn import functional
 
 SSIM_WINDOW = 7
 SSIM_K1, SSIM_K2 = 0.01, 0.03
-# Sums of equal numbers differ by rounding; below this share of the largest value a vector counts as constant.
+# Sums of equal numbers differ by rounding: a vector that varies by less than this share of its
+# largest value counts as constant.
 CONSTANT = 1e-12
 
 
@@ -37,12 +37,13 @@ def _constant(values: Tensor, centred: Tensor) -> Tensor:
 
 
 def spearman(first: Tensor, second: Tensor) -> Tensor:
-    """Rank correlation along the last axis, ties share their mean rank; (batch, n) twice -> (batch,)."""
+    """Rank correlation, ties share their mean rank; (batch, n) twice -> (batch,)."""
     return pearson(_ranks(first), _ranks(second))
 
 
 def _ranks(values: Tensor) -> Tensor:
-    return torch.from_numpy(np.asarray(rankdata(values.cpu().numpy(), axis=-1)))
+    ranks: Tensor = torch.as_tensor(rankdata(values.cpu().numpy(), axis=-1))
+    return ranks
 
 
 def cosine(first: Tensor, second: Tensor) -> Tensor:

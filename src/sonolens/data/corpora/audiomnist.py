@@ -1,12 +1,14 @@
 """AudioMNIST: sixty persons say ten digits fifty times each, 48 kHz.
 
-Files `{digit}_{speaker}_{repetition}.wav` at any depth. Folders are named after speakers, 01 to 60, so digit
-and speaker come from the file name alone: read as labels, folders 00 to 09 turn digits into speakers.
+Files `{digit}_{speaker}_{repetition}.wav` at any depth. Folders are named after speakers, 01 to
+60, so digit and speaker come from the file name alone: read as labels, folders 00 to 09 turn
+digits into speakers.
 
 References
 ----------
-Becker, S. et al. (2024). AudioMNIST: Exploring explainable artificial intelligence for audio analysis on a
-simple benchmark. Journal of the Franklin Institute 361(1), 418-428. Folds as in its published code.
+Becker, S. et al. (2024). AudioMNIST: Exploring explainable artificial intelligence for audio
+analysis on a simple benchmark. Journal of the Franklin Institute 361(1), 418-428. Folds as in its
+published code.
 """
 
 from __future__ import annotations
@@ -24,11 +26,11 @@ INFO = CorpusInfo(
     title="AudioMNIST: 30,000 digits by 60 persons",
     licence="MIT",
     bibtex=(
-        '@article{becker2024, author={Becker, S{\\"o}ren and Vielhaben, Johanna and Ackermann, Marcel and '
-        'M{\\"u}ller, Klaus-Robert and Lapuschkin, Sebastian and Samek, Wojciech}, '
+        '@article{becker2024, author={Becker, S{\\"o}ren and Vielhaben, Johanna and Ackermann, '
+        'Marcel and M{\\"u}ller, Klaus-Robert and Lapuschkin, Sebastian and Samek, Wojciech}, '
         "journal={Journal of the Franklin Institute}, volume={361}, number={1}, pages={418--428}, "
-        "title={AudioMNIST: Exploring Explainable Artificial Intelligence for Audio Analysis on a Simple "
-        "Benchmark}, year={2024}, doi={10.1016/j.jfranklin.2023.11.038}}"
+        "title={AudioMNIST: Exploring Explainable Artificial Intelligence for Audio Analysis on "
+        "a Simple Benchmark}, year={2024}, doi={10.1016/j.jfranklin.2023.11.038}}"
     ),
     remote=Remote(
         url="https://github.com/soerenab/AudioMNIST/archive/refs/heads/master.zip",
@@ -71,7 +73,8 @@ def recordings(folder: Path, *, task: str, partial: bool) -> list[Recording]:
     Parameters
     ----------
     folder
-        data/raw/<source>/recordings; an audioMNIST_meta.txt at any depth is read where there is one.
+        data/raw/<source>/recordings; an audioMNIST_meta.txt at any depth is read where there is
+        one.
     task
         ``digit`` or ``sex``: what label and class_index are.
     partial
@@ -80,8 +83,8 @@ def recordings(folder: Path, *, task: str, partial: bool) -> list[Recording]:
     Raises
     ------
     CorpusError
-        If there is nothing, a file is named otherwise, twice there or below another speaker's folder,
-        the meta file is damaged, or the set is incomplete.
+        If there is nothing, a file is named otherwise, twice there or below another speaker's
+        folder, the meta file is damaged, or the set is incomplete.
     """
     if task not in INFO.tasks:
         raise CorpusError(f"{INFO.name}: task {task!r}, need one of {', '.join(INFO.tasks)}")
@@ -131,8 +134,8 @@ def _recording(folder: Path, path: Path, task: str, meta: dict[str, dict[str, An
     above = path.parent.name
     if re.fullmatch(r"\d\d", above) and above != person:
         raise CorpusError(
-            f"{path.relative_to(folder).as_posix()}: folder says speaker {above}, file name says {person}; "
-            "move it to where it belongs"
+            f"{path.relative_to(folder).as_posix()}: folder says speaker {above}, file name says "
+            f"{person}; move it to where it belongs"
         )
     if not 1 <= speaker <= N_PERSONS:
         raise CorpusError(

@@ -1,7 +1,7 @@
-"""Recordings of one's own: `<label>/<person>/…/<file>.wav`, or any layout with a recordings.csv beside it.
+"""Recordings of one's own: `<label>/<person>/…/<file>.wav`, or any layout with a recordings.csv.
 
-recordings.csv has the columns path (relative to its folder), label and person; session is optional, and
-further columns become columns of the manifest.
+recordings.csv has the columns path (relative to its folder), label and person; session is
+optional, and further columns become columns of the manifest.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def recordings(folder: Path, *, task: str = "label", partial: bool = True) -> li
     Parameters
     ----------
     folder
-        data/raw/<source>/recordings. The corpus is named <source>; its licence is read from the line
-        ``- Licence:`` of the card.md beside `folder`.
+        data/raw/<source>/recordings. The corpus is named <source>; its licence is read from the
+        line ``- Licence:`` of the card.md beside `folder`.
     task, partial
         Ignored: labels are what the folders or the table say, and nobody knows what is missing.
 
@@ -44,8 +44,8 @@ def recordings(folder: Path, *, task: str = "label", partial: bool = True) -> li
         from sonolens.data.corpora.registry import NAMES
 
         raise CorpusError(
-            f"{folder.parent}: not found, and {source!r} is none of the known corpora {', '.join(NAMES)}; "
-            f"correct the source, or {listing.how_to_get(source, None)}"
+            f"{folder.parent}: not found, and {source!r} is none of the known corpora "
+            f"{', '.join(NAMES)}; correct the source, or {listing.how_to_get(source, None)}"
         )
     files = listing.audio_files(folder, source)
     has_table = (folder / TABLE_NAME).is_file()
@@ -74,7 +74,7 @@ def recordings(folder: Path, *, task: str = "label", partial: bool = True) -> li
 
 
 def card_licence(card: Path) -> str:
-    """What the line ``- Licence:`` of a card says, up to the first full stop or semicolon; else ``unknown``."""
+    """The line ``- Licence:`` of a card up to its first full stop or semicolon, or ``unknown``."""
     if not card.is_file():
         return UNKNOWN_LICENCE
     for line in card.read_text(encoding="utf-8").splitlines():
@@ -90,8 +90,10 @@ def _from_folders(folder: Path, files: list[Path]) -> pd.DataFrame:
     if wrong:
         names = ", ".join(path.relative_to(folder).as_posix() for path in wrong[:3])
         raise CorpusError(
-            f"{folder}: {len(wrong)} of {len(files)} audio files do not lie in <label>/<person>/, e.g. {names}; "
-            f"move them, or write {TABLE_NAME} with the columns {', '.join(NEEDED)} into that folder"
+            f"{folder}: {len(wrong)} of {len(files)} audio files do not lie in "
+            f"<label>/<person>/, e.g. {names}; "
+            f"move them, or write {TABLE_NAME} with the columns {', '.join(NEEDED)} into that "
+            "folder"
         )
     return pd.DataFrame(
         {

@@ -56,8 +56,7 @@ def refuse_wrong_names(folder: Path, wrong: Sequence[Path], n_files: int, patter
         names = ", ".join(path.relative_to(folder).as_posix() for path in wrong[:3])
         raise CorpusError(
             f"{folder}: {len(wrong)} of {n_files} audio files are not named {pattern}, e.g. "
-            f"{names}; "
-            "rename or remove them, or add the recordings under a source name of your own"
+            f"{names}; rename or remove them, or add the recordings under a source name of your own"
         )
 
 
@@ -92,7 +91,6 @@ def refuse_incomplete(
     )
     raise CorpusError(
         f"{folder}: {len(recordings)} recordings of {len(persons)} persons, need {n_persons} "
-        "persons x "
-        f"{n_digits} digits x {n_repetitions}{detail}; complete it, or set partial: true to work "
-        "with what is there"
+        f"persons x {n_digits} digits x {n_repetitions}{detail}; complete it, or set partial: "
+        "true to work with what is there"
     )

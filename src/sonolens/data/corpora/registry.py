@@ -10,5 +10,5 @@ FALLBACK = "folder"
 
 
 def load(name: str) -> ModuleType:
-    """Module of the corpus `name`; for a name not in NAMES, `folder`, which reads own recordings."""
+    """Module of the corpus `name`; for other names `folder`, which reads own recordings."""
     return import_module(f"sonolens.data.corpora.{name if name in NAMES else FALLBACK}")

@@ -9,10 +9,11 @@ from sonolens.params import StageParams
 from sonolens.pipeline import StageFiles
 from sonolens.score import classification, leakage
 from sonolens.store import write_csv, write_json, write_parquet
-from sonolens.studies.digits.datasets import Dataset, cell_name, model_path
+from sonolens.studies.digits.datasets import Dataset, model_path
+from sonolens.studies.digits.headline import headline, headline_cell
 from sonolens.studies.digits.params import Params
 from sonolens.studies.digits.train import UNTRAINED, model_keys
-from sonolens.track import NullRecord as Record
+from sonolens.track import Record
 
 OUT = "data/digits/evaluate/predictions.parquet"
 
@@ -32,7 +33,7 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
         tables.append(table.assign(**key.as_row()))
     predictions = pd.concat(tables, ignore_index=True)
     write_parquet(files.out(OUT), predictions)
-    shown = predictions.query("protocol == 'speaker' and variant == 'trained' and cell == @_headline(@params)")
+    shown = headline(params, predictions)
     names = pd.Series(data.classes)
     write_csv(
         files.out("plots/digits/confusion.csv"),
@@ -42,14 +43,10 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     write_json(files.out("metrics/digits/leakage.json"), _leakage(params, data))
 
 
-def _headline(params: StageParams[Params]) -> str:
-    return cell_name(params.study.features.sizes[0])
-
-
 def _leakage(params: StageParams[Params], data: Dataset) -> dict[str, float]:
     manifest = data.manifest
     row_of = pd.Series(range(len(manifest)), index=manifest["item_id"])
-    features = leakage.summary_features(data.features(_headline(params)).take(list(manifest["item_id"])))
+    features = leakage.summary_features(data.features(headline_cell(params)).take(list(manifest["item_id"])))
     folds = {
         name: [(row_of[list(fold.train + fold.val)].to_numpy(), row_of[list(fold.test)].to_numpy()) for fold in folds]
         for name, folds in data.folds.items()

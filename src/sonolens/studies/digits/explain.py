@@ -10,7 +10,7 @@ from sonolens.pipeline import StageFiles, scratch
 from sonolens.studies.digits.adapter import DigitsAdapter
 from sonolens.studies.digits.params import Params
 from sonolens.studies.digits.train import model_keys
-from sonolens.track import NullRecord as Record
+from sonolens.track import Record
 
 
 def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:

@@ -14,7 +14,7 @@ from sonolens.store import ArrayStore, batches, write_store
 from sonolens.studies.digits.datasets import FEATURES, PREPARE, cell_name
 from sonolens.studies.digits.front_end import front_end
 from sonolens.studies.digits.params import Params
-from sonolens.track import NullRecord as Record
+from sonolens.track import Record
 
 BATCH_SIZE = 256
 

@@ -12,7 +12,7 @@ from sonolens.params import StageParams
 from sonolens.pipeline import StageFiles
 from sonolens.store import write_json, write_parquet
 from sonolens.studies.digits.params import Params
-from sonolens.track import NullRecord as Record
+from sonolens.track import Record
 
 OUT = "data/digits/prepare"
 

@@ -9,6 +9,6 @@ from sonolens.store import write_json
 from sonolens.studies.digits.params import Params
 
 
-def run(params: StageParams[Params], files: StageFiles, record: track.NullRecord) -> None:
+def run(params: StageParams[Params], files: StageFiles, record: track.Record) -> None:
     values = load_yaml(files.root / "params.yaml")
     write_json(files.out("metrics/digits/published.json"), track.publish(files.root, files.spec, values, study="digits"))

@@ -9,10 +9,10 @@ from sonolens.pipeline import StageFiles
 from sonolens.report import figures
 from sonolens.score import registry
 from sonolens.store import ArrayStore, read_parquet, write_csv, write_json
-from sonolens.studies.digits import summary
+from sonolens.studies.digits import headline, summary
 from sonolens.studies.digits.adapter import DigitsAdapter
 from sonolens.studies.digits.params import Params
-from sonolens.track import NullRecord as Record
+from sonolens.track import Record
 
 PAGES = "plots/digits/pages/report"
 
@@ -32,10 +32,10 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     pages = files.out(PAGES)
     pages.mkdir(parents=True)
     figures.training_curves(history, pages / "training_curves.png")
-    headline = summary.headline(params, predictions)
-    figures.confusion_matrix(headline, list(adapter.data.classes), pages / "confusion.png")
+    shown = headline.headline(params, predictions)
+    figures.confusion_matrix(shown, list(adapter.data.classes), pages / "confusion.png")
     directions = {name: info.direction for name, info in registry.METRICS.items()}
     figures.score_table(xai, directions, pages / "scores.png")
     store = ArrayStore(files.dep("data/digits/explain"))
-    for name, grid in summary.grids(params, adapter, store, headline).items():
+    for name, grid in summary.grids(params, adapter, store, shown).items():
         figures.attribution_grid(grid, pages / f"{name}.png")

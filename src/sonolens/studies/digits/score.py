@@ -9,7 +9,7 @@ from sonolens.score import cells
 from sonolens.store import ArrayStore, write_parquet
 from sonolens.studies.digits.adapter import DigitsAdapter
 from sonolens.studies.digits.params import Params
-from sonolens.track import NullRecord as Record
+from sonolens.track import Record
 
 
 def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:

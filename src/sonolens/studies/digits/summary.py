@@ -15,16 +15,11 @@ from sonolens.score import classification
 from sonolens.stats import person_bootstrap
 from sonolens.store import ArrayStore, read_parquet
 from sonolens.studies.digits.adapter import DigitsAdapter
-from sonolens.studies.digits.datasets import cell_name, parse_key
+from sonolens.studies.digits.datasets import parse_key
+from sonolens.studies.digits.headline import headline_cell
 from sonolens.studies.digits.params import Params
 
 CELL_COLUMNS = ["cell", "protocol", "variant"]
-
-
-def headline(params: StageParams[Params], table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the trained models of the first cell in the speaker protocol."""
-    cell = cell_name(params.study.features.sizes[0])
-    return table.query("cell == @cell and protocol == 'speaker' and variant == 'trained'")
 
 
 def accuracies(params: StageParams[Params], predictions: pd.DataFrame) -> tuple[dict[str, float], pd.DataFrame]:
@@ -105,7 +100,8 @@ def grids(
         items = adapter.items(key, "test")
         items = items.select([items.ids.index(item_id) for item_id in dict.fromkeys(rows["item_id"])])
         items = _one_per_class(items, params.study.report.n_examples)
-        chosen = predictions.query("fold == @key.fold and model_seed == @key.model_seed").set_index("item_id")
+        same = (predictions["fold"] == key.fold) & (predictions["model_seed"] == key.model_seed)
+        chosen = predictions[same].set_index("item_id")
         masks = adapter.truth_masks(key, items).get("cues")
         result[f"attributions_{key.cell}_{key.variant}"] = Grid(
             axes=adapter.axes(key),
@@ -144,7 +140,7 @@ def _bootstrap(params: StageParams[Params]) -> dict[str, Any]:
 
 
 def _suffix(params: StageParams[Params], cell: str, protocol: str, variant: str) -> str:
-    first = cell_name(params.study.features.sizes[0])
+    first = headline_cell(params)
     parts = ["" if cell == first else cell, "" if protocol == "speaker" else protocol]
     parts += ["" if variant == "trained" else variant]
     return "".join(f"_{part}" for part in parts if part)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sonolens import fit, rng, sources
+from sonolens import fit, rng
 from sonolens.explain.contract import CellKey
 from sonolens.models import checkpoint
 from sonolens.params import StageParams
@@ -18,8 +18,7 @@ from sonolens.store import write_csv
 from sonolens.studies.digits.datasets import Dataset, cell_name, model_path, parse_key, permuted
 from sonolens.studies.digits.front_end import front_end
 from sonolens.studies.digits.params import Params
-from sonolens.track import NullRecord as Record
-from sonolens.track import curve_name
+from sonolens.track import Record, curve_name
 
 UNTRAINED = "random_weights"
 log = logging.getLogger(__name__)
@@ -27,10 +26,7 @@ log = logging.getLogger(__name__)
 
 def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     keys = [key for key in model_keys(params.study) if key.variant != UNTRAINED]
-    folder = scratch(files.root, "ckpt", sources.content_key(
-        params=params.study.model_dump(), seed=params.common.seed, code=sources.code_key(__name__),
-        data=[sources.file_digest(files.dep(path)) for path in files.spec.data],
-    ))  # fmt: skip
+    folder = scratch(files.root, "ckpt", files.key)
     fitted = fit.fit_jobs(
         Preparation(files.root, params.study, params.common.seed),
         [key.name for key in keys],
