@@ -11,7 +11,9 @@ from sonolens import rng
 from sonolens.dsp.spectrogram import LogMel
 from sonolens.intervene.spectral import keep, top_share
 
-MEL = LogMel(sample_rate=8000, n_fft=512, hop_length=125, n_mels=32, n_frames=32, f_min=50, f_max=4000)
+MEL = LogMel(
+    sample_rate=8000, n_fft=512, hop_length=125, n_mels=32, n_frames=32, f_min=50, f_max=4000
+)
 FULL = torch.ones(MEL.n_mels, MEL.n_frames)
 
 
@@ -31,7 +33,9 @@ def band(low_hz: float, high_hz: float) -> torch.Tensor:
     return torch.from_numpy(inside).float()[:, None].expand(-1, MEL.n_frames).clone()
 
 
-@pytest.mark.parametrize("n_samples", [MEL.n_samples, MEL.n_samples - 37, MEL.n_samples + 1001, 700])
+@pytest.mark.parametrize(
+    "n_samples", [MEL.n_samples, MEL.n_samples - 37, MEL.n_samples + 1001, 700]
+)
 def test_parts_under_a_mask_and_its_complement_add_up(n_samples):
     sound = noise(n_samples)
     mask = torch.from_numpy(rng.numpy_generator("mask").random((MEL.n_mels, MEL.n_frames)))

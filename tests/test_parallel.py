@@ -14,9 +14,13 @@ from sonolens.params import Runtime, Tracking
 
 def runtime(engine: str, workers: int = 2, address: str | None = None) -> Runtime:
     return Runtime(
-        threads=1, workers=workers, engine=engine, dask_address=address, device="cpu",
+        threads=1,
+        workers=workers,
+        engine=engine,
+        dask_address=address,
+        device="cpu",
         tracking=Tracking(enabled=False, system_metrics_interval_s=1),
-    )  # fmt: skip
+    )
 
 
 def draw(item: int) -> tuple[int, str, bytes]:
@@ -110,7 +114,9 @@ def test_threads_of_torch_and_blas_are_limited():
 
 
 def test_dask_without_an_address_says_so():
-    with pytest.raises(parallel.EngineError, match=r"runtime\.dask_address: found nothing, need the scheduler"):
+    with pytest.raises(
+        parallel.EngineError, match=r"runtime\.dask_address: found nothing, need the scheduler"
+    ):
         next(parallel.run(abs, [1], runtime("dask")))
 
 
@@ -140,7 +146,11 @@ def test_two_dask_workers_give_the_bytes_of_a_loop(tmp_path):
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     expected = [draw(item) for item in range(7)]
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, local_directory=tmp_path
+        n_workers=2,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address=None,
+        local_directory=tmp_path,
     ) as cluster:
         chosen = runtime("dask", address=cluster.scheduler_address)
         assert list(parallel.run(draw, range(7), chosen)) == expected

@@ -30,14 +30,19 @@ def values() -> dict:
 
 
 def merged(base: dict, over: dict) -> dict:
-    both = {key: merged(base[key], value) if isinstance(value, dict) and key in base else value
-            for key, value in over.items()}  # fmt: skip
+    both = {
+        key: merged(base[key], value) if isinstance(value, dict) and key in base else value
+        for key, value in over.items()
+    }
     return base | both
 
 
 def test_the_committed_file_is_valid_and_frozen(values):
     checked = check(values)
-    assert checked.digits.train.augment.time_shift == values["digits"]["train"]["augment"]["time_shift"]
+    assert (
+        checked.digits.train.augment.time_shift
+        == values["digits"]["train"]["augment"]["time_shift"]
+    )
     with pytest.raises(ValueError, match="frozen"):
         checked.common.seed = 1
     assert stages.load_params(ROOT).model_dump() == checked.model_dump()
@@ -79,7 +84,9 @@ def test_an_unknown_key_like_no_other_is_to_be_removed(values):
     assert message(values) == "params.yaml: digits.train.zzz: unknown key; remove it"
 
 
-@pytest.mark.parametrize("place", [(), ("digits", "explain"), ("digits", "prepare", "formant_words"), ("runtime",)])
+@pytest.mark.parametrize(
+    "place", [(), ("digits", "explain"), ("digits", "prepare", "formant_words"), ("runtime",)]
+)
 def test_each_missing_key_is_named(values, place):
     section = values
     for part in place:
@@ -87,7 +94,10 @@ def test_each_missing_key_is_named(values, place):
     for name in list(section):
         kept = section.pop(name)
         key = ".".join([*place, name])
-        assert message(values) == f"params.yaml: {key}: missing; `git checkout params.yaml` brings the default back"
+        assert (
+            message(values) == f"params.yaml: {key}: missing; "
+            "`git checkout params.yaml` brings the default back"
+        )
         section[name] = kept
 
 
@@ -128,7 +138,8 @@ def test_a_wrong_entry_of_a_list_is_named_by_its_place(values):
 def test_a_mel_band_above_nyquist_is_refused_in_plain_words(values):
     values["digits"]["features"]["f_max"] = 4000.5
     assert message(values) == (
-        "params.yaml: digits: features.f_max 4000.5 Hz lies above half of prepare.sample_rate 8000; lower it"
+        "params.yaml: digits: features.f_max 4000.5 Hz lies above half of "
+        "prepare.sample_rate 8000; lower it"
     )
 
 
@@ -136,8 +147,10 @@ def test_several_errors_take_a_line_each(values):
     del values["common"]["seed"]
     values["digits"]["train"]["epoch"] = values["digits"]["train"].pop("epochs")
     assert [line.split(": ")[1] for line in message(values).splitlines()] == [
-        "common.seed", "digits.train.epochs", "digits.train.epoch",
-    ]  # fmt: skip
+        "common.seed",
+        "digits.train.epochs",
+        "digits.train.epoch",
+    ]
 
 
 def test_a_key_that_is_no_text_is_refused(values):
@@ -163,11 +176,16 @@ def test_a_validator_of_one_key_shows_its_value():
 
 
 def test_a_missing_file_says_where_to_stand(tmp_path):
-    with pytest.raises(params.ParamsError, match=r"params\.yaml: not found; run from the folder that holds dvc\.yaml"):
+    with pytest.raises(
+        params.ParamsError,
+        match=r"params\.yaml: not found; run from the folder that holds",
+    ):
         params.load_yaml(tmp_path / "params.yaml")
 
 
-@pytest.mark.parametrize("content", [b"a: [1, 2", b"a:\n\tb: 1", b"a: \xff\xfe", b"{a: 1}}", b"a: \x00"])
+@pytest.mark.parametrize(
+    "content", [b"a: [1, 2", b"a:\n\tb: 1", b"a: \xff\xfe", b"{a: 1}}", b"a: \x00"]
+)
 def test_what_is_no_yaml_names_the_file(tmp_path, content):
     path = tmp_path / "params.yaml"
     path.write_bytes(content)
@@ -192,5 +210,7 @@ def test_what_is_no_mapping_is_refused(tmp_path, content, found):
 
 def test_flatten_joins_names_and_keeps_lists():
     assert params.flatten({"a": {"b": {"c": 1}, "d": [1, {"e": 2}]}, "f": None}) == {
-        "a.b.c": 1, "a.d": [1, {"e": 2}], "f": None,
-    }  # fmt: skip
+        "a.b.c": 1,
+        "a.d": [1, {"e": 2}],
+        "f": None,
+    }

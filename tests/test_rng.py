@@ -56,7 +56,9 @@ def test_other_types_are_refused(part):
 
 def test_a_seed_is_the_same_in_every_process():
     code = "from sonolens import rng; print(rng.seed_for(5, 'é', 'epoch', 2))"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert int(answer.stdout) == rng.seed_for(5, "é", "epoch", 2)
 
 
@@ -98,7 +100,7 @@ def test_forked_seeds_all_three_and_restores_them():
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_forked_restores_after_an_exception(error):
     before = state()
-    with pytest.raises(error), rng.forked(3):
+    with pytest.raises(error), rng.forked(3):  # noqa: PT012
         global_draws()
         raise error
     assert state() == before

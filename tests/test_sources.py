@@ -31,9 +31,10 @@ def closure(src: Path, *modules: str) -> list[str]:
 
 
 def test_follows_every_form_of_import(toy):
-    src = toy({
-        "__init__.py": "",
-        "top.py": """
+    src = toy(
+        {
+            "__init__.py": "",
+            "top.py": """
             import json, sonolens.plain
             import sonolens.low.deep as short
             from sonolens import member
@@ -49,27 +50,68 @@ def test_follows_every_form_of_import(toy):
             except ImportError:
                 import sonolens.fallback
         """,
-        "low/__init__.py": "VALUE = 1", "low/deep.py": "", "low/other.py": "import sonolens.second",
-        **{f"{name}.py": "" for name in ("plain", "member", "named", "star", "lazy", "inner", "tried", "fallback",
-                                         "second", "unused", "VALUE")},
-    })  # fmt: skip
+            "low/__init__.py": "VALUE = 1",
+            "low/deep.py": "",
+            "low/other.py": "import sonolens.second",
+            **{
+                f"{name}.py": ""
+                for name in (
+                    "plain",
+                    "member",
+                    "named",
+                    "star",
+                    "lazy",
+                    "inner",
+                    "tried",
+                    "fallback",
+                    "second",
+                    "unused",
+                    "VALUE",
+                )
+            },
+        }
+    )
     assert closure(src, "sonolens.top") == [
-        "fallback.py", "inner.py", "lazy.py", "low/deep.py", "low/other.py", "member.py", "named.py", "plain.py",
-        "second.py", "star.py", "top.py", "tried.py",
-    ]  # fmt: skip
+        "fallback.py",
+        "inner.py",
+        "lazy.py",
+        "low/deep.py",
+        "low/other.py",
+        "member.py",
+        "named.py",
+        "plain.py",
+        "second.py",
+        "star.py",
+        "top.py",
+        "tried.py",
+    ]
 
 
 def test_follows_relative_imports(toy):
-    src = toy({
-        "a/one.py": "from . import two\nfrom .three import x\nfrom ..b import four\nfrom ..five import y",
-        "a/two.py": "", "a/three.py": "", "b/four.py": "", "five.py": "", "two.py": "",
-    })  # fmt: skip
-    assert closure(src, "sonolens.a.one") == ["a/one.py", "a/three.py", "a/two.py", "b/four.py", "five.py"]
+    src = toy(
+        {
+            "a/one.py": "from . import two\nfrom .three import x\n"
+            "from ..b import four\nfrom ..five import y",
+            "a/two.py": "",
+            "a/three.py": "",
+            "b/four.py": "",
+            "five.py": "",
+            "two.py": "",
+        }
+    )
+    assert closure(src, "sonolens.a.one") == [
+        "a/one.py",
+        "a/three.py",
+        "a/two.py",
+        "b/four.py",
+        "five.py",
+    ]
 
 
 def test_imports_for_type_checkers_do_not_count_but_their_else_does(toy):
-    src = toy({
-        "top.py": """
+    src = toy(
+        {
+            "top.py": """
             from typing import TYPE_CHECKING
             import typing
             if TYPE_CHECKING:
@@ -83,23 +125,35 @@ def test_imports_for_type_checkers_do_not_count_but_their_else_does(toy):
             if not TYPE_CHECKING:
                 import sonolens.runtime
         """,
-        "hidden.py": "", "seen.py": "", "runtime.py": "",
-    })  # fmt: skip
+            "hidden.py": "",
+            "seen.py": "",
+            "runtime.py": "",
+        }
+    )
     assert closure(src, "sonolens.top") == ["runtime.py", "seen.py", "top.py"]
 
 
 def test_exempt_files_and_what_only_they_import_do_not_count(toy):
-    src = toy({
-        "top.py": "import sonolens.registry, sonolens.track, sonolens.stages, sonolens.cli, sonolens.pack.child",
-        "pack/__init__.py": "import sonolens.behind", "pack/child.py": "",
-        **{name: "import sonolens.behind" for name in ("registry.py", "track.py", "stages.py", "cli.py")},
-        "behind.py": "",
-    })  # fmt: skip
+    src = toy(
+        {
+            "top.py": "import sonolens.registry, sonolens.track, sonolens.stages\n"
+            "import sonolens.cli, sonolens.pack.child",
+            "pack/__init__.py": "import sonolens.behind",
+            "pack/child.py": "",
+            **{
+                name: "import sonolens.behind"
+                for name in ("registry.py", "track.py", "stages.py", "cli.py")
+            },
+            "behind.py": "",
+        }
+    )
     assert closure(src, "sonolens.top") == ["pack/child.py", "top.py"]
 
 
 def test_cycles_end(toy):
-    src = toy({"a.py": "import sonolens.b", "b.py": "from sonolens import c", "c.py": "import sonolens.a"})
+    src = toy(
+        {"a.py": "import sonolens.b", "b.py": "from sonolens import c", "c.py": "import sonolens.a"}
+    )
     assert closure(src, "sonolens.a") == closure(src, "sonolens.c") == ["a.py", "b.py", "c.py"]
 
 
@@ -124,12 +178,18 @@ def test_the_key_of_code_changes_with_the_content_of_the_closure_alone(toy, monk
     second = sources.code_key("sonolens.a")
     assert {name for name in first if first[name] != second[name]} == {"sonolens/b.py"}
     toy({"b.py": "import sonolens.c"})
-    assert set(sources.code_key("sonolens.a")) == {"sonolens/a.py", "sonolens/b.py", "sonolens/c.py"}
+    assert set(sources.code_key("sonolens.a")) == {
+        "sonolens/a.py",
+        "sonolens/b.py",
+        "sonolens/c.py",
+    }
 
 
 def test_the_real_package_stands_on_files_that_exist():
     found = sources.code_key("sonolens.store")
-    assert found["sonolens/store.py"] == sources.file_digest(Path(sources.source_root()) / "sonolens" / "store.py")
+    assert found["sonolens/store.py"] == sources.file_digest(
+        Path(sources.source_root()) / "sonolens" / "store.py"
+    )
 
 
 def test_digest_of_a_file_is_its_md5(tmp_path):

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-
 from sonolens import pipeline
 from sonolens.params import ParamsError
 from sonolens.pipeline import StageSpec, main_root, open_files, scratch
@@ -39,12 +38,18 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-def spec(outs: tuple[str, ...] = ("data/a", "data/b.txt"), deps: tuple[str, ...] = ("data/raw/x",)) -> StageSpec:
+def spec(
+    outs: tuple[str, ...] = ("data/a", "data/b.txt"), deps: tuple[str, ...] = ("data/raw/x",)
+) -> StageSpec:
     return StageSpec("toy-make", "", deps, (), outs, ("metrics/m.json",), ())
 
 
 def tree(root: Path) -> dict[str, str]:
-    return {path.relative_to(root).as_posix(): path.read_text() for path in root.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(root).as_posix(): path.read_text()
+        for path in root.rglob("*")
+        if path.is_file()
+    }
 
 
 # --- dvc.yaml ---
@@ -76,7 +81,10 @@ def test_given_params_win_over_the_file(root):
 
 @pytest.mark.parametrize("params", [{}, {"toy": {}}, {"toy": "text"}, {"toy": None}])
 def test_a_name_that_is_no_key_of_params_is_named(root, params):
-    with pytest.raises(ParamsError, match=r"dvc\.yaml: \$\{toy\.source\} in data/raw/\$\{toy\.source\} names no key"):
+    with pytest.raises(
+        ParamsError,
+        match=r"dvc\.yaml: \$\{toy\.source\} in data/raw/\$\{toy\.source\} names no key",
+    ):
         pipeline.load_pipeline(root, params)
 
 
@@ -90,7 +98,9 @@ def test_the_committed_pipeline_agrees_with_dvc():
     dvc = pytest.importorskip("dvc.repo")
     for stage in dvc.Repo(str(ROOT), uninitialized=True).index.stages:
         mine = stages[stage.name]
-        assert [out.def_path for out in stage.outs if not (out.metric or out.plot)] == list(mine.outs)
+        assert [out.def_path for out in stage.outs if not (out.metric or out.plot)] == list(
+            mine.outs
+        )
         assert {out.def_path for out in stage.outs} == set(mine.outputs)
         assert {dep.def_path for dep in stage.deps if not hasattr(dep, "params")} == set(mine.deps)
 
@@ -103,7 +113,9 @@ def test_only_declared_inputs_are_read(tmp_path):
         assert files.dep("data/raw/x") == tmp_path / "data/raw/x"
         assert files.dep("data/raw/x/deep/a.wav") == tmp_path / "data/raw/x/deep/a.wav"
         for path in ("data/raw", "data/raw/xy", "data/two.txt", "data/one.txtx", "data/b.txt"):
-            with pytest.raises(KeyError, match=f"stage toy-make reads {path}, which is not among its deps"):
+            with pytest.raises(
+                KeyError, match=f"stage toy-make reads {path}, which is not among its deps"
+            ):
                 files.dep(path)
 
 
@@ -112,7 +124,9 @@ def test_only_declared_outputs_are_written(tmp_path):
         assert files.out("metrics/m.json").parent.is_dir()
         assert tmp_path / "metrics" not in files.out("metrics/m.json").parents
         for path in ("data/a/inside", "data", "data/c"):
-            with pytest.raises(KeyError, match=f"stage toy-make writes {path}, which is not among its outs"):
+            with pytest.raises(
+                KeyError, match=f"stage toy-make writes {path}, which is not among its outs"
+            ):
                 files.out(path)
 
 
@@ -130,12 +144,20 @@ def test_commit_brings_all_outputs_and_replaces_whole_folders(tmp_path):
         write_all(files, "one")
         assert {name for name in tree(tmp_path) if not name.startswith(".dvc")} == set()
         files.commit()
-    assert tree(tmp_path) == {"data/a/deep/x.txt": "one", "data/b.txt": "one", "metrics/m.json": "one"}
+    assert tree(tmp_path) == {
+        "data/a/deep/x.txt": "one",
+        "data/b.txt": "one",
+        "metrics/m.json": "one",
+    }
     (tmp_path / "data/a/stray.txt").write_text("of an older run")
     with open_files(tmp_path, spec()) as files:
         write_all(files, "two")
         files.commit()
-    assert tree(tmp_path) == {"data/a/deep/x.txt": "two", "data/b.txt": "two", "metrics/m.json": "two"}
+    assert tree(tmp_path) == {
+        "data/a/deep/x.txt": "two",
+        "data/b.txt": "two",
+        "metrics/m.json": "two",
+    }
 
 
 def test_a_missing_output_stops_the_commit_before_the_first_move(tmp_path):
@@ -167,7 +189,7 @@ def test_a_commit_that_fails_half_way_brings_the_old_outputs_back(tmp_path):
 
 
 def test_nothing_is_left_of_a_stage_that_fails_or_does_not_commit(tmp_path):
-    with pytest.raises(ValueError, match="inside"), open_files(tmp_path, spec()) as files:
+    with pytest.raises(ValueError, match="inside"), open_files(tmp_path, spec()) as files:  # noqa: PT012
         write_all(files, "one")
         raise ValueError("inside")
     with open_files(tmp_path, spec()) as files:
@@ -218,7 +240,9 @@ def test_an_experiment_in_a_temporary_clone_belongs_to_the_checkout_that_holds_i
     assert (checkout / ".dvc/tmp/sonolens/ckpt/key").is_dir()
 
 
-@pytest.mark.parametrize("place", [".dvc/tmp/exps", ".dvc/tmp/other/tmpab12", "dvc/tmp/exps/x", ".dvc/exps/tmp/x"])
+@pytest.mark.parametrize(
+    "place", [".dvc/tmp/exps", ".dvc/tmp/other/tmpab12", "dvc/tmp/exps/x", ".dvc/exps/tmp/x"]
+)
 def test_like_names_are_no_experiments(tmp_path, place):
     folder = tmp_path / place
     folder.mkdir(parents=True)

@@ -64,7 +64,8 @@ def run(params, files, record):
         raise StoreError("a.txt: damaged; bring it back")
     if text == "bug":
         raise ZeroDivisionError("nobody expected this")
-    write_json(files.out("metrics/toy/summary.json"), {"n": params.study.make.n, "seed": params.common.seed})
+    values = {"n": params.study.make.n, "seed": params.common.seed}
+    write_json(files.out("metrics/toy/summary.json"), values)
 """
 
 
@@ -80,8 +81,10 @@ def files_of(root: Path) -> dict[str, str]:
     places = [root / "data" / "toy", root / "metrics"]
     return {
         path.relative_to(root).as_posix(): path.read_text()
-        for place in places for path in place.rglob("*") if path.is_file()
-    }  # fmt: skip
+        for place in places
+        for path in place.rglob("*")
+        if path.is_file()
+    }
 
 
 def staged(root: Path) -> list[str]:
@@ -125,9 +128,13 @@ def toy(tmp_path, monkeypatch):
         events.append(("note", spec.name, started <= ended))
 
     module = types.SimpleNamespace(run=work)
-    monkeypatch.setitem(sys.modules, "sonolens.studies.toy.params", types.SimpleNamespace(Params=ToyParams))
+    monkeypatch.setitem(
+        sys.modules, "sonolens.studies.toy.params", types.SimpleNamespace(Params=ToyParams)
+    )
     monkeypatch.setitem(sys.modules, "sonolens.studies.toy.make", module)
-    track = types.SimpleNamespace(open_record=open_record, note_stage=note_stage)
+    track = types.SimpleNamespace(
+        open_record=open_record, note_stage=note_stage, LIVE_STAGES=("train",)
+    )
     monkeypatch.setitem(sys.modules, "sonolens.track", track)
     monkeypatch.setattr(stages, "studies", lambda: ["toy"])
     monkeypatch.setattr(stages, "guard", lambda root: None)
@@ -140,7 +147,11 @@ def test_a_stage_gets_its_params_files_and_record(toy):
     assert stages.main(["toy", "make"]) == 0
     kinds = [event[0] for event in toy.events]
     assert kinds == ["open", "run", "closed", "note"]
-    assert toy.events[0][1:] == (toy.root, "toy-make", {"study": "toy", "stage": "make", "cell": None})
+    assert toy.events[0][1:] == (
+        toy.root,
+        "toy-make",
+        {"study": "toy", "stage": "make", "cell": None},
+    )
     given, record = toy.events[1][1:]
     assert record == "record"
     assert given.study == ToyParams(source="bells", make=ToySection(n=3))
@@ -149,6 +160,29 @@ def test_a_stage_gets_its_params_files_and_record(toy):
     assert not hasattr(given, "digits")
     assert files_of(toy.root) == {"data/toy/values": "made", "metrics/toy/summary.json": "{}"}
     assert staged(toy.root) == []
+
+
+def test_the_key_of_a_stage_is_one_of_its_params_and_inputs_alone(toy):
+    def key(path: str = "params.yaml", old: str = "", new: str = "") -> str:
+        found = []
+
+        def look(given, files, record):
+            found.append(files.key)
+            files.out("data/toy/values").write_text("made")
+            files.out("metrics/toy/summary.json").write_text("{}")
+
+        toy.stage.run = look
+        kept = (toy.root / path).read_text()
+        (toy.root / path).write_text(kept.replace(old, new))
+        stages.run(toy.root, "toy", "make")
+        (toy.root / path).write_text(kept)
+        return found[0]
+
+    first = key()
+    assert key(old="workers: 1", new="workers: 2") == key(old="seed: 7", new="seed: 8") == first
+    assert (
+        len({first, key(old="n: 3", new="n: 4"), key("data/raw/bells/a.txt", "ding", "dong")}) == 3
+    )
 
 
 def test_a_cell_is_part_of_the_stage_name(toy):
@@ -160,7 +194,10 @@ def test_a_cell_is_part_of_the_stage_name(toy):
 
 def test_an_unknown_stage_is_named_with_those_there_are(toy, capsys):
     assert stages.main(["toy", "mke"]) == 1
-    assert capsys.readouterr().err == "toy-mke: dvc.yaml: no stage toy-mke; it has toy-make, toy-make-big\n"
+    assert (
+        capsys.readouterr().err
+        == "toy-mke: dvc.yaml: no stage toy-mke; it has toy-make, toy-make-big\n"
+    )
     with pytest.raises(SystemExit) as caught:
         stages.main(["toys", "make"])
     assert caught.value.code == 2
@@ -195,7 +232,8 @@ def test_wrong_params_stop_before_anything_is_done(toy, capsys, old, new, messag
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(StoreError("ours"), 1), (KeyboardInterrupt(), 130), (ZeroDivisionError("bug"), None)]
+    ("error", "status"),
+    [(StoreError("ours"), 1), (KeyboardInterrupt(), 130), (ZeroDivisionError("bug"), None)],
 )
 def test_a_stage_that_fails_leaves_old_outputs_and_no_staging(toy, capsys, error, status):
     stages.main(["toy", "make"])
@@ -213,7 +251,10 @@ def test_a_stage_that_fails_leaves_old_outputs_and_no_staging(toy, capsys, error
             stages.main(["toy", "make"])
     else:
         assert stages.main(["toy", "make"]) == status
-        word = {1: "toy-make: ours\n", 130: "toy-make: interrupted; run the same command again to go on\n"}[status]
+        word = {
+            1: "toy-make: ours\n",
+            130: "toy-make: interrupted; run the same command again to go on\n",
+        }[status]
         assert capsys.readouterr().err == word
     assert [event[0] for event in toy.events] == ["open", "failed"]
     assert files_of(toy.root) == before
@@ -221,7 +262,9 @@ def test_a_stage_that_fails_leaves_old_outputs_and_no_staging(toy, capsys, error
 
 
 def test_a_stage_that_forgets_an_output_fails_and_counts_as_failed(toy):
-    toy.stage.run = lambda given, files, record: files.out("data/toy/values").write_text("one of two")
+    toy.stage.run = lambda given, files, record: files.out("data/toy/values").write_text(
+        "one of two"
+    )
     with pytest.raises(RuntimeError, match=r"toy-make did not write metrics/toy/summary\.json"):
         stages.main(["toy", "make"])
     assert toy.events[-1] == ("failed", "RuntimeError")
@@ -239,7 +282,10 @@ def test_a_second_run_of_the_same_stage_is_refused(toy, capsys):
     toy.stage.run = again
     assert stages.main(["toy", "make"]) == 0
     assert inner == [1]
-    assert "another process runs this stage in this folder; wait for it or stop it" in capsys.readouterr().err
+    assert (
+        "another process runs this stage in this folder; wait for it or stop it"
+        in capsys.readouterr().err
+    )
     assert files_of(toy.root)["data/toy/values"] == "first"
     toy.stage.run = lambda given, files, record: None
     with pytest.raises(RuntimeError, match="did not write"):  # the lock was given back
@@ -287,8 +333,8 @@ def project(tmp_path_factory) -> Path:
     package = root / "src" / "sonolens"
     (package / "studies" / "toy").mkdir(parents=True)
     shutil.copy(ROOT / "src" / "stage.py", root / "src")
-    for name in ("__init__", "params", "pipeline", "rng", "sources", "stages", "store", "track"):
-        shutil.copy(ROOT / "src" / "sonolens" / f"{name}.py", package)
+    for path in (ROOT / "src" / "sonolens").glob("*.py"):
+        shutil.copy(path, package)
     for place in (package / "studies", package / "studies" / "toy"):
         (place / "__init__.py").write_text("")
     (package / "studies" / "toy" / "params.py").write_text(PARAMS)
@@ -300,7 +346,9 @@ def launch(root: Path, *words: str, script: Path | None = None, flags: tuple[str
     """Run the launcher as DVC does: `python src/stage.py …` in the root."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, *flags, str(script or Path("src", "stage.py")), *words]
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, timeout=120
+    )
 
 
 def test_launcher_runs_a_stage_and_tells_errors_of_ours_from_others(project):
@@ -361,18 +409,26 @@ def test_help_is_quick_and_the_environment_is_set_before_torch():
             runpy.run_path("src/stage.py", run_name="__main__")
         except SystemExit as end:
             assert end.code == 0, end.code
-        loaded = sorted({"torch", "mlflow", "lightning", "sklearn", "pandas", "matplotlib"} & set(sys.modules))
+        slow = {"torch", "mlflow", "lightning", "sklearn", "pandas", "matplotlib"}
+        loaded = sorted(slow & set(sys.modules))
         assert not loaded, loaded
         assert os.environ["PYTHONPATH"] == os.path.realpath("src")
         assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
         assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
     """
     environment = {
-        name: value for name, value in os.environ.items()
+        name: value
+        for name, value in os.environ.items()
         if name not in ("PYTHONPATH", "OMP_WAIT_POLICY", "MLFLOW_DISABLE_TELEMETRY")
-    }  # fmt: skip
-    command = [sys.executable, "-c", 'import sys; sys.path.insert(0, "src")\n' + textwrap.dedent(probe)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    }
+    command = [
+        sys.executable,
+        "-c",
+        'import sys; sys.path.insert(0, "src")\n' + textwrap.dedent(probe),
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert "usage: python src/stage.py" in done.stdout
     assert "digits" in done.stdout

@@ -65,7 +65,9 @@ def test_nobody_valid_has_no_value(n):
 
 
 def test_nan_is_left_out_and_counted():
-    with_nan = person_bootstrap(np.append(VALUES, [np.nan, np.nan]), np.append(PERSONS, ["a", "d"]), seed=0)
+    with_nan = person_bootstrap(
+        np.append(VALUES, [np.nan, np.nan]), np.append(PERSONS, ["a", "d"]), seed=0
+    )
     without = person_bootstrap(VALUES, PERSONS, seed=0)
     assert fields(with_nan) == fields(without)
     assert (with_nan.n_person, with_nan.n_item, with_nan.n_nan) == (3, 6, 2)
@@ -81,10 +83,14 @@ def test_the_order_of_items_does_not_matter(items, random, weight):
     shuffled = items.copy()
     random.shuffle(shuffled)
     one, other = (
-        person_bootstrap(*(np.array(column) for column in zip(*rows, strict=True)), seed=1, n_resamples=200,
-                         weight=weight)
+        person_bootstrap(
+            *(np.array(column) for column in zip(*rows, strict=True)),
+            seed=1,
+            n_resamples=200,
+            weight=weight,
+        )
         for rows in (items, shuffled)
-    )  # fmt: skip
+    )
     assert fields(one) == pytest.approx(fields(other), abs=1e-9, nan_ok=True)
     assert one.n_person == other.n_person
 
@@ -94,7 +100,9 @@ def test_the_order_of_items_does_not_matter(items, random, weight):
 def test_bounds_move_and_stretch_with_the_values(scale, shift):
     one = person_bootstrap(VALUES, PERSONS, seed=1, n_resamples=300)
     other = person_bootstrap(VALUES * scale + shift, PERSONS, seed=1, n_resamples=300)
-    assert fields(other) == pytest.approx([value * scale + shift for value in fields(one)], abs=1e-9)
+    assert fields(other) == pytest.approx(
+        [value * scale + shift for value in fields(one)], abs=1e-9
+    )
 
 
 def test_draws_are_a_function_of_the_seed(generator):
@@ -118,20 +126,28 @@ def test_a_higher_level_is_wider(generator):
 
 
 def test_coverage_is_near_the_level_where_persons_differ(generator):
-    # 30 persons whose means vary more than their items: resampling items instead would cover about half.
+    # Persons vary more than their items, so resampling items would cover about half.
     n_person, n_item, covered, naive = 30, 8, 0, 0
     for trial in range(200):
-        values = 0.3 + generator.normal(0, 1, (n_person, 1)) + generator.normal(0, 0.3, (n_person, n_item))
+        values = (
+            0.3
+            + generator.normal(0, 1, (n_person, 1))
+            + generator.normal(0, 0.3, (n_person, n_item))
+        )
         persons = np.repeat(np.arange(n_person), n_item)
         interval = person_bootstrap(values.ravel(), persons, seed=trial, level=0.9, n_resamples=300)
         covered += interval.low <= 0.3 <= interval.high
-        items = person_bootstrap(values.ravel(), np.arange(values.size), seed=trial, level=0.9, n_resamples=300)
+        items = person_bootstrap(
+            values.ravel(), np.arange(values.size), seed=trial, level=0.9, n_resamples=300
+        )
         naive += items.low <= 0.3 <= items.high
     assert 0.82 <= covered / 200 <= 0.96
     assert naive / 200 < 0.65
 
 
-@pytest.mark.parametrize(("values", "persons"), [(np.ones(3), np.ones(2)), (np.ones((2, 2)), np.ones((2, 2)))])
+@pytest.mark.parametrize(
+    ("values", "persons"), [(np.ones(3), np.ones(2)), (np.ones((2, 2)), np.ones((2, 2)))]
+)
 def test_shapes_must_fit(values, persons):
     with pytest.raises(ValueError, match="must be equal vectors"):
         person_bootstrap(values, persons, seed=0)
@@ -139,5 +155,7 @@ def test_shapes_must_fit(values, persons):
 
 def test_metrics_carry_their_bounds():
     assert Interval(0.5, 0.4, 0.6, 3, 9).as_metrics("accuracy_person") == {
-        "accuracy_person": 0.5, "accuracy_person_ci_low": 0.4, "accuracy_person_ci_high": 0.6,
-    }  # fmt: skip
+        "accuracy_person": 0.5,
+        "accuracy_person_ci_low": 0.4,
+        "accuracy_person_ci_high": 0.6,
+    }

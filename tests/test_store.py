@@ -76,7 +76,9 @@ def test_ragged_items_may_have_more_axes(tmp_path):
     np.testing.assert_array_equal(opened[1], clips[1])
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     whole=arrays.arrays(
         st.sampled_from(["<f4", ">f8", "int16", "uint8", "bool", "complex64"]),
@@ -93,7 +95,9 @@ def test_streamed_appends_equal_np_save(tmp_path, whole, size):
     assert (tmp_path / "store" / "values.npy").read_bytes() == expected.getvalue()
 
 
-def test_a_large_appended_store_equals_concatenation_under_a_header_of_constant_size(tmp_path, generator):
+def test_a_large_appended_store_equals_concatenation_under_a_header_of_constant_size(
+    tmp_path, generator
+):
     blocks = [generator.random((n, 8, 16)).astype(np.float32) for n in (1, 99, 900, 5000)]
     starts = np.cumsum([0, *(len(block) for block in blocks)])
     sizes = []
@@ -115,7 +119,9 @@ def test_views_that_are_not_contiguous_are_stored_in_their_order(tmp_path):
         writer.append(np.asfortranarray(base.transpose(0, 2, 1)), names(2, 2))
         writer.append(base.transpose(0, 2, 1)[::-1], names(2, 4))
     values = base.transpose(0, 2, 1)
-    np.testing.assert_array_equal(ArrayStore(tmp_path / "store").values, np.concatenate([values, values, values[::-1]]))
+    np.testing.assert_array_equal(
+        ArrayStore(tmp_path / "store").values, np.concatenate([values, values, values[::-1]])
+    )
 
 
 def test_axes_may_be_completed_inside_the_block(tmp_path):
@@ -143,14 +149,19 @@ def test_axes_may_be_completed_inside_the_block(tmp_path):
     ],
 )
 def test_rows_and_values_must_fit(tmp_path, ragged, values, rows, words):
-    with pytest.raises(StoreError, match=words), write_store(tmp_path / "store", {}, ragged) as writer:
+    with (
+        pytest.raises(StoreError, match=words),
+        write_store(tmp_path / "store", {}, ragged) as writer,
+    ):
         writer.append(values, rows)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("other", [np.ones((1, 3), np.float64), np.ones((1, 4), np.float32), np.ones((1, 3), ">f4")])
+@pytest.mark.parametrize(
+    "other", [np.ones((1, 3), np.float64), np.ones((1, 4), np.float32), np.ones((1, 3), ">f4")]
+)
 def test_a_second_dtype_or_shape_is_refused(tmp_path, other):
-    with (
+    with (  # noqa: PT012
         pytest.raises(StoreError, match=r"store: found .* earlier items have float32 \(3,\)"),
         write_store(tmp_path / "store", {}) as writer,
     ):
@@ -160,7 +171,10 @@ def test_a_second_dtype_or_shape_is_refused(tmp_path, other):
 
 
 def test_an_empty_store_is_refused(tmp_path):
-    with pytest.raises(StoreError, match=r"store: nothing to store"), write_store(tmp_path / "store", {}):
+    with (
+        pytest.raises(StoreError, match=r"store: nothing to store"),
+        write_store(tmp_path / "store", {}),
+    ):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -176,7 +190,9 @@ def test_items_that_occur_twice_are_chosen_by_the_index_alone(tmp_path):
 
 
 def test_a_missing_store_names_the_file_and_the_cure(tmp_path):
-    with pytest.raises(StoreError, match=r"axes\.json: not found; run `dvc repro` or `dvc checkout`"):
+    with pytest.raises(
+        StoreError, match=r"axes\.json: not found; run `dvc repro` or `dvc checkout`"
+    ):
         ArrayStore(tmp_path / "none")
 
 
@@ -189,12 +205,16 @@ def test_damage_names_the_file(tmp_path, name, damage):
     if damage == "absent":
         path.unlink()
     else:
-        path.write_bytes({"empty": b"", "half": content[: len(content) // 2], "noise": b"\xff\x00" * 99}[damage])
+        path.write_bytes(
+            {"empty": b"", "half": content[: len(content) // 2], "noise": b"\xff\x00" * 99}[damage]
+        )
     with pytest.raises(StoreError, match=name.replace(".", r"\.")):
         ArrayStore(tmp_path / "store")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(place=st.integers(0, 127), byte=st.integers(0, 255))
 def test_a_changed_header_opens_or_is_a_store_error(tmp_path, place, byte):
     equal_store(tmp_path / "store")
@@ -205,10 +225,12 @@ def test_a_changed_header_opens_or_is_a_store_error(tmp_path, place, byte):
     try:
         assert len(ArrayStore(tmp_path / "store").values) == 3
     except StoreError as error:
-        assert "values.npy" in str(error)
+        assert "values.npy" in str(error)  # noqa: PT017
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_a_changed_index_opens_or_is_a_store_error(tmp_path, data):
     ragged_store(tmp_path / "store")
@@ -219,7 +241,7 @@ def test_a_changed_index_opens_or_is_a_store_error(tmp_path, data):
     try:
         store.read_parquet(path)
     except StoreError as error:
-        assert "index.parquet" in str(error)
+        assert "index.parquet" in str(error)  # noqa: PT017
 
 
 def test_pickled_values_are_never_loaded(tmp_path):
@@ -233,7 +255,9 @@ def test_the_index_of_another_store_is_refused(tmp_path):
     equal_store(tmp_path / "three")
     equal_store(tmp_path / "two", 2)
     os.replace(tmp_path / "two" / "index.parquet", tmp_path / "three" / "index.parquet")
-    with pytest.raises(StoreError, match=r"values\.npy: shape \(3, 2, 2\), index\.parquet needs 2 rows"):
+    with pytest.raises(
+        StoreError, match=r"values\.npy: shape \(3, 2, 2\), index\.parquet needs 2 rows"
+    ):
         ArrayStore(tmp_path / "three")
 
 
@@ -251,25 +275,29 @@ def test_ragged_offsets_that_do_not_fit_are_refused(tmp_path):
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_whole_leaves_nothing_and_touches_nothing_on_an_exception(tmp_path, error):
     path = tmp_path / "new" / "file.bin"
-    with pytest.raises(error), store.whole(path) as stream:
+    with pytest.raises(error), store.whole(path) as stream:  # noqa: PT012
         stream.write(b"half")
         raise error
     assert list(path.parent.iterdir()) == []
     path.write_bytes(b"old")
-    with pytest.raises(error), store.whole(path) as stream:
+    with pytest.raises(error), store.whole(path) as stream:  # noqa: PT012
         stream.write(b"half")
         raise error
-    assert [(file.name, file.read_bytes()) for file in path.parent.iterdir()] == [("file.bin", b"old")]
+    assert [(file.name, file.read_bytes()) for file in path.parent.iterdir()] == [
+        ("file.bin", b"old")
+    ]
     with store.whole(path) as stream:
         stream.write(b"new")
         assert path.read_bytes() == b"old"
-    assert [(file.name, file.read_bytes()) for file in path.parent.iterdir()] == [("file.bin", b"new")]
+    assert [(file.name, file.read_bytes()) for file in path.parent.iterdir()] == [
+        ("file.bin", b"new")
+    ]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_failed_write_leaves_the_old_store(tmp_path, error):
     values = equal_store(tmp_path / "store")
-    with pytest.raises(error), write_store(tmp_path / "store", {}) as writer:
+    with pytest.raises(error), write_store(tmp_path / "store", {}) as writer:  # noqa: PT012
         writer.append(np.zeros((1, 9)), names(1))
         raise error
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
@@ -292,7 +320,11 @@ def test_an_old_store_is_replaced_and_stays_readable_where_it_is_open(tmp_path):
         writer.append(old.values[:2] + 1, names(2))
     np.testing.assert_array_equal(old.values, values)
     np.testing.assert_array_equal(ArrayStore(tmp_path / "store").values, values[:2] + 1)
-    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["axes.json", "index.parquet", "values.npy"]
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == [
+        "axes.json",
+        "index.parquet",
+        "values.npy",
+    ]
 
 
 def make(root: Path, tree: dict) -> None:
@@ -303,11 +335,18 @@ def make(root: Path, tree: dict) -> None:
 
 
 def read(root: Path) -> dict:
-    return {path.relative_to(root).as_posix(): path.read_text() for path in root.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(root).as_posix(): path.read_text()
+        for path in root.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_move_all_replaces_files_by_folders_and_folders_by_files(tmp_path):
-    make(tmp_path, {"new/a": "file", "new/b/x": "folder", "out/a/old": "was a folder", "out/b": "was a file"})
+    make(
+        tmp_path,
+        {"new/a": "file", "new/b/x": "folder", "out/a/old": "was a folder", "out/b": "was a file"},
+    )
     store.move_all([(tmp_path / "new" / name, tmp_path / "out" / name) for name in "ab"])
     assert read(tmp_path) == {"out/a": "file", "out/b/x": "folder"}
 
@@ -327,7 +366,9 @@ def test_move_all_brings_the_old_state_back_when_any_rename_fails(tmp_path, monk
     monkeypatch.setattr(store.os, "replace", fails)
     with pytest.raises(OSError, match="input/output"):
         store.move_all([(tmp_path / "new" / name, tmp_path / "out" / name) for name in "abc"])
-    assert {name: text for name, text in read(tmp_path).items() if name.startswith("out/")} == before
+    assert {
+        name: text for name, text in read(tmp_path).items() if name.startswith("out/")
+    } == before
 
 
 def test_move_all_copies_to_another_disk(tmp_path, monkeypatch):
@@ -342,8 +383,9 @@ def test_move_all_copies_to_another_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(store.os, "replace", refuses)
     store.move_all([(tmp_path / "new" / name, tmp_path / "out" / name) for name in "ab"])
     assert {name: text for name, text in read(tmp_path).items() if name.startswith("out/")} == {
-        "out/a": "1", "out/b/x": "2",
-    }  # fmt: skip
+        "out/a": "1",
+        "out/b/x": "2",
+    }
 
 
 def test_move_all_replaces_a_link_and_leaves_what_it_points_to(tmp_path):
@@ -359,19 +401,41 @@ def test_move_all_replaces_a_link_and_leaves_what_it_points_to(tmp_path):
 
 def test_json_is_plain_sorted_rounded_and_nan_is_null(tmp_path):
     path = tmp_path / "new" / "a.json"
-    store.write_json(path, {
-        "b": np.float32(0.5), "a": 1 / 3, "nan": float("nan"), "inf": [np.inf, -math.inf], 3: np.int64(4),
-        "array": np.array([[1.5, np.nan]]), "scalar": np.array(2.5), "flag": np.bool_(True), "text": "é", "none": None,
-        "tuple": (1, 2.0), "tiny": 1.23456789012345e-300,
-    })  # fmt: skip
+    store.write_json(
+        path,
+        {
+            "b": np.float32(0.5),
+            "a": 1 / 3,
+            "nan": float("nan"),
+            "inf": [np.inf, -math.inf],
+            3: np.int64(4),
+            "array": np.array([[1.5, np.nan]]),
+            "scalar": np.array(2.5),
+            "flag": np.bool_(True),
+            "text": "é",
+            "none": None,
+            "tuple": (1, 2.0),
+            "tiny": 1.23456789012345e-300,
+        },
+    )
     text = path.read_text(encoding="utf-8")
     assert text.endswith("}\n")
     assert "é" in text
     assert list(json.loads(text)) == sorted(json.loads(text))
     assert store.read_json(path) == {
-        "b": 0.5, "a": 0.3333333333, "nan": None, "inf": [None, None], "3": 4, "array": [[1.5, None]], "scalar": 2.5,
-        "flag": True, "text": "é", "none": None, "tuple": [1, 2.0], "tiny": 1.23456789e-300,
-    }  # fmt: skip
+        "b": 0.5,
+        "a": 0.3333333333,
+        "nan": None,
+        "inf": [None, None],
+        "3": 4,
+        "array": [[1.5, None]],
+        "scalar": 2.5,
+        "flag": True,
+        "text": "é",
+        "none": None,
+        "tuple": [1, 2.0],
+        "tiny": 1.23456789e-300,
+    }
     assert '"flag": true' in text
 
 
@@ -390,15 +454,23 @@ def test_damaged_json_names_the_file(tmp_path, content):
 
 
 def test_csv_has_significant_digits_and_unix_lines(tmp_path):
-    table = pd.DataFrame({"n": [1, 2], "x": [1 / 3, 1e-9 / 3], "name": ["a,b", "c"], "gap": [np.nan, 2.0]})
+    table = pd.DataFrame(
+        {"n": [1, 2], "x": [1 / 3, 1e-9 / 3], "name": ["a,b", "c"], "gap": [np.nan, 2.0]}
+    )
     store.write_csv(tmp_path / "a.csv", table)
-    assert (tmp_path / "a.csv").read_bytes() == b'n,x,name,gap\n1,0.333333,"a,b",\n2,3.33333e-10,c,2\n'
+    assert (
+        tmp_path / "a.csv"
+    ).read_bytes() == b'n,x,name,gap\n1,0.333333,"a,b",\n2,3.33333e-10,c,2\n'
 
 
 def test_parquet_keeps_types_and_drops_the_index(tmp_path):
-    table = pd.DataFrame({"a": ["x", "y"], "b": np.array([1, 2], np.int32), "c": [np.nan, 0.1]}, index=[7, 3])
+    table = pd.DataFrame(
+        {"a": ["x", "y"], "b": np.array([1, 2], np.int32), "c": [np.nan, 0.1]}, index=[7, 3]
+    )
     store.write_parquet(tmp_path / "a.parquet", table)
-    pd.testing.assert_frame_equal(store.read_parquet(tmp_path / "a.parquet"), table.reset_index(drop=True))
+    pd.testing.assert_frame_equal(
+        store.read_parquet(tmp_path / "a.parquet"), table.reset_index(drop=True)
+    )
     with pytest.raises(StoreError, match=r"b\.parquet: not found"):
         store.read_parquet(tmp_path / "b.parquet")
 
@@ -410,10 +482,12 @@ import numpy as np, pandas as pd
 from sonolens import store
 folder = Path(sys.argv[1])
 draw = np.random.default_rng(0)
-table = pd.DataFrame({"item_id": [f"i{n}" for n in range(50)], "x": draw.random(50), "n": range(50)})
+ids = [f"i{n}" for n in range(50)]
+table = pd.DataFrame({"item_id": ids, "x": draw.random(50), "n": range(50)})
 store.write_parquet(folder / "a.parquet", table)
 store.write_csv(folder / "a.csv", table)
-store.write_json(folder / "a.json", {"values": draw.random(9), "names": {name: 1 for name in set("qwertz")}})
+names = {name: 1 for name in set("qwertz")}
+store.write_json(folder / "a.json", {"values": draw.random(9), "names": names})
 with store.write_store(folder / "equal", {"unit": "x"}) as writer:
     for start in range(0, 50, 20):
         rows = table[start : start + 20]
@@ -431,7 +505,9 @@ def test_two_processes_write_equal_bytes(tmp_path):
         command = [sys.executable, "-c", WRITER, str(tmp_path / number)]
         subprocess.run(command, env=environment, check=True)
         files = sorted(path for path in (tmp_path / number).rglob("*") if path.is_file())
-        made.append({path.relative_to(tmp_path / number).as_posix(): path.read_bytes() for path in files})
+        made.append(
+            {path.relative_to(tmp_path / number).as_posix(): path.read_bytes() for path in files}
+        )
     assert len(made[0]) == 9
     assert made[0] == made[1]
 

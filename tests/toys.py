@@ -97,7 +97,7 @@ class ReusedCNN(SmallCNN):
 
 
 def unchanged(model: nn.Module, call: Callable[[], Any]) -> Any:
-    """`call()`; asserts that it leaves generators, modes, hooks, requires_grad and weights alone."""
+    """`call()`, which must leave generators, modes, hooks, requires_grad and weights alone."""
     import random
 
     import numpy as np
@@ -116,7 +116,8 @@ def unchanged(model: nn.Module, call: Callable[[], Any]) -> Any:
         flags = [module.training for module in model.modules()]
         grads = [(parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
         weights = [value.tolist() for value in model.state_dict().values()]
-        generators = (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist())
+        legacy = str(np.random.get_state())  # noqa: NPY002 - the state to be left alone
+        generators = (random.getstate(), legacy, torch.get_rng_state().tolist())
         return hooks, flags, grads, weights, generators, torch.is_grad_enabled()
 
     before = state()

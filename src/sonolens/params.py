@@ -85,7 +85,8 @@ def _explain_error(error: Any, model: type[BaseModel]) -> str:
         return f"{key}: missing; `git checkout params.yaml` brings the default back"
     if error["type"] == "value_error":  # raised by a validator of ours: its words are the message
         message = str(error["ctx"]["error"])
-        return f"{key}: {message}" if isinstance(error["input"], dict) else f"{key}: found {error['input']!r}; {message}"
+        found = "" if isinstance(error["input"], dict) else f"found {error['input']!r}; "
+        return f"{key}: {found}{message}"
     return f"{key}: found {error['input']!r}; {error['msg'][0].lower()}{error['msg'][1:]}"
 
 

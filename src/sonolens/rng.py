@@ -56,7 +56,7 @@ def forked(*parts: int | str) -> Iterator[None]:
     import torch
 
     seed = seed_for(*parts)
-    python_state, numpy_state = random.getstate(), np.random.get_state()
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=devices):
         random.seed(seed)

@@ -52,7 +52,7 @@ def studies() -> list[str]:
     return sorted(path.parent.name for path in (Path(__file__).parent / "studies").glob("*/params.py"))
 
 
-def params_model() -> type[base.BaseModel]:
+def params_model() -> type[base.Section]:
     """Model of params.yaml, composed of `runtime`, `common` and the studies' sections."""
     sections: dict[str, Any] = {
         study: (importlib.import_module(f"sonolens.studies.{study}.params").Params, ...) for study in studies()

@@ -28,8 +28,9 @@ def whole(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a neighbour of `path` for writing and rename it to `path` when the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(path, "part")
+    encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
     try:
-        with part.open(mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": "\n"})) as stream:
+        with part.open(mode, encoding=encoding, newline=newline) as stream:
             yield stream
         os.replace(part, path)
     finally:

@@ -1,8 +1,8 @@
 import pytest
 import torch
-import toys
 from torch import nn
 
+import toys
 from sonolens import rng
 from sonolens.explain import targets
 from sonolens.explain.contract import seed_array

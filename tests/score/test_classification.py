@@ -19,7 +19,9 @@ def table(truth: list[int], predicted: list[int], persons: list[str]) -> pd.Data
 
 def test_predict_is_evaluation_without_gradient_whatever_the_batch(generator):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3)).double()
+    model = nn.Sequential(
+        nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3)
+    ).double()
     inputs = torch.from_numpy(generator.random((11, 4)))
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -33,15 +35,30 @@ def test_predict_is_evaluation_without_gradient_whatever_the_batch(generator):
 def test_prediction_table_holds_probability_and_margin_of_the_true_class():
     logits = torch.log(torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]))
     labels = np.array([0, 1, 2])
-    found = classification.prediction_table(("a", "b", "c"), np.array(["p", "p", "q"]), labels, logits)
-    assert found.columns.tolist() == ["item_id", "person_id", "class_index", "predicted", "p_true", "margin"]
+    found = classification.prediction_table(
+        ("a", "b", "c"), np.array(["p", "p", "q"]), labels, logits
+    )
+    assert found.columns.tolist() == [
+        "item_id",
+        "person_id",
+        "class_index",
+        "predicted",
+        "p_true",
+        "margin",
+    ]
     assert found["predicted"].tolist() == [0, 0, 2]
     np.testing.assert_allclose(found["p_true"], [0.7, 0.25, 0.8], rtol=1e-6)
-    np.testing.assert_allclose(found["margin"], np.log([0.7 / 0.2, 0.25 / 0.5, 0.8 / 0.1]), rtol=1e-5)
+    np.testing.assert_allclose(
+        found["margin"], np.log([0.7 / 0.2, 0.25 / 0.5, 0.8 / 0.1]), rtol=1e-5
+    )
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.lists(st.floats(-40, 40), min_size=3, max_size=3, unique=True), min_size=1, max_size=6))
+@given(
+    st.lists(
+        st.lists(st.floats(-40, 40), min_size=3, max_size=3, unique=True), min_size=1, max_size=6
+    )
+)
 def test_the_margin_is_positive_exactly_where_the_prediction_is_right(rows):
     labels = np.arange(len(rows)) % 3
     ids = tuple(map(str, range(len(rows))))
@@ -53,7 +70,9 @@ def test_the_margin_is_positive_exactly_where_the_prediction_is_right(rows):
 
 
 def test_logits_of_any_size_give_finite_probabilities():
-    found = classification.prediction_table(("a",), np.array(["p"]), np.array([1]), torch.tensor([[3e4, -3e4]]))
+    found = classification.prediction_table(
+        ("a",), np.array(["p"]), np.array([1]), torch.tensor([[3e4, -3e4]])
+    )
     assert found["p_true"].tolist() == [0.0]
     assert found["margin"].tolist() == [-6e4]
 
@@ -81,7 +100,9 @@ def test_confusion_counts_true_classes_in_rows():
 def test_wilson_is_scipys(n_item, share, level):
     n_correct = round(share * n_item)
     expected = binomtest(n_correct, n_item).proportion_ci(level, method="wilson")
-    assert classification.wilson_interval(n_correct, n_item, level) == pytest.approx(tuple(expected), abs=1e-12)
+    assert classification.wilson_interval(n_correct, n_item, level) == pytest.approx(
+        tuple(expected), abs=1e-12
+    )
 
 
 def test_wilson_of_nothing_and_of_all():

@@ -13,16 +13,24 @@ OPTIONS = {"seed": 0, "n_permutations": 12, "n_resamples": 200}
 
 def manifest(classes: np.ndarray, durations_s: np.ndarray | float = 1.0) -> pd.DataFrame:
     persons = np.repeat(np.arange(N_PERSON), N_ITEM)
-    return pd.DataFrame({
-        "item_id": [f"i{row:03}" for row in range(len(persons))], "person_id": [f"p{who:02}" for who in persons],
-        "class_index": classes, "duration_s": durations_s, "sample_rate_native": 8000, "n_channels_native": 1,
-        "corpus": "toy",
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "item_id": [f"i{row:03}" for row in range(len(persons))],
+            "person_id": [f"p{who:02}" for who in persons],
+            "class_index": classes,
+            "duration_s": durations_s,
+            "sample_rate_native": 8000,
+            "n_channels_native": 1,
+            "corpus": "toy",
+        }
+    )
 
 
 def person_classes() -> np.ndarray:
     """One class per person, as with a diagnosis."""
-    return np.repeat(rng.numpy_generator("classes").permutation(np.arange(N_PERSON) % N_CLASSES), N_ITEM)
+    return np.repeat(
+        rng.numpy_generator("classes").permutation(np.arange(N_PERSON) % N_CLASSES), N_ITEM
+    )
 
 
 def item_classes() -> np.ndarray:
@@ -49,7 +57,9 @@ def voices(classes: np.ndarray, identity: float, cue: float, n_columns: int = 40
     return identity * person + cue * np.outer(2 * classes - 1, direction) + noise
 
 
-def report(classes: np.ndarray, features: np.ndarray, durations_s: np.ndarray | float = 1.0) -> dict[str, float]:
+def report(
+    classes: np.ndarray, features: np.ndarray, durations_s: np.ndarray | float = 1.0
+) -> dict[str, float]:
     rows = manifest(classes, durations_s)
     found = leakage.leakage_report(rows, features, LEAKY, BY_PERSON, **OPTIONS)
     assert list(found) == ["leaky", "person", "metadata", "permuted"]
@@ -78,15 +88,22 @@ def test_a_cue_in_the_sound_is_found_under_both_splits():
 
 def test_a_cue_in_the_duration_is_found_without_listening():
     classes = person_classes()
-    durations_s = 1 + 0.5 * classes + 0.05 * rng.numpy_generator("durations").standard_normal(len(classes))
+    durations_s = (
+        1 + 0.5 * classes + 0.05 * rng.numpy_generator("durations").standard_normal(len(classes))
+    )
     found = report(classes, voices(classes, identity=0, cue=0), durations_s)
     assert found["metadata"] > 0.95
     assert abs(found["person"] - 0.5) < 0.15
 
 
-@pytest.mark.parametrize(("column", "values"), [
-    ("corpus", ["north", "south"]), ("sample_rate_native", [8000, 44100]), ("n_channels_native", [1, 2]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("corpus", ["north", "south"]),
+        ("sample_rate_native", [8000, 44100]),
+        ("n_channels_native", [1, 2]),
+    ],
+)
 def test_a_cue_in_the_way_of_recording_is_found_without_listening(column, values):
     classes = person_classes()
     rows = manifest(classes).assign(**{column: np.array(values)[classes]})
@@ -100,7 +117,9 @@ def test_the_report_does_not_depend_on_global_state():
     first = leakage.leakage_report(manifest(classes), features, LEAKY, BY_PERSON, **OPTIONS)
     np.random.seed(3)  # noqa: NPY002
     assert leakage.leakage_report(manifest(classes), features, LEAKY, BY_PERSON, **OPTIONS) == first
-    other = leakage.leakage_report(manifest(classes), features, LEAKY, BY_PERSON, **OPTIONS | {"seed": 1})
+    other = leakage.leakage_report(
+        manifest(classes), features, LEAKY, BY_PERSON, **OPTIONS | {"seed": 1}
+    )
     assert other["permuted"].value != first["permuted"].value
     assert other["leaky"].value == first["leaky"].value
 
@@ -109,8 +128,12 @@ def test_items_that_no_fold_tests_are_counted_as_not_tested():
     classes = item_classes()
     found = leakage.leakage_report(
         manifest(classes), voices(classes, 1, 4), LEAKY[:1], BY_PERSON[:1], **OPTIONS
-    )  # fmt: skip
-    for name, test in (("leaky", LEAKY[0][1]), ("person", BY_PERSON[0][1]), ("permuted", BY_PERSON[0][1])):
+    )
+    for name, test in (
+        ("leaky", LEAKY[0][1]),
+        ("person", BY_PERSON[0][1]),
+        ("permuted", BY_PERSON[0][1]),
+    ):
         assert found[name].n_item == len(test)
         assert found[name].n_nan == len(ROWS) - len(test)
     assert found["person"].n_person == N_PERSON // 4
@@ -120,13 +143,24 @@ def test_reference_predictions_are_out_of_fold():
     labels = np.array([0, 1, 0, 1, 0, 1])
     features = np.array([[0.0], [1], [0], [1], [0], [1]])
     train, test = np.array([0, 1, 2, 3]), np.array([4])
-    assert leakage.reference_predictions(features, labels, [(train, test)]).tolist() == [-1, -1, -1, -1, 0, -1]
+    assert leakage.reference_predictions(features, labels, [(train, test)]).tolist() == [
+        -1,
+        -1,
+        -1,
+        -1,
+        0,
+        -1,
+    ]
 
 
 def test_a_training_part_of_one_class_predicts_that_class():
-    predicted = leakage.reference_predictions(np.arange(4.0)[:, None], np.array([1, 1, 0, 1]), [
-        (np.array([0, 1]), np.array([2, 3])),
-    ])  # fmt: skip
+    predicted = leakage.reference_predictions(
+        np.arange(4.0)[:, None],
+        np.array([1, 1, 0, 1]),
+        [
+            (np.array([0, 1]), np.array([2, 3])),
+        ],
+    )
     assert predicted.tolist() == [-1, -1, 1, 1]
 
 

@@ -94,7 +94,7 @@ def test_faithfulness_of_a_random_map_is_small_and_of_a_constant_one_undefined(n
 
 
 def reference_faithfulness(model, inputs, maps, mode, n_coalitions, size, classes):
-    """Bhatt et al., equation 1, one coalition and one cell at a time; coalitions from the same generators."""
+    """Bhatt et al., equation 1, one coalition and one cell at a time; same generators."""
     scores = []
     for item, (x, a) in enumerate(zip(inputs, maps, strict=True)):
         n_groups = 64 if mode == "patch" else 256

@@ -124,6 +124,7 @@ def run_cells(
     device = device_kind(runtime.device)
     jobs: list[_Job] = []
     for key in keys:
+        data = adapter.data_key(key)
         items = select_items(adapter.items(key, part), n_items, seed)
         if not len(items):
             raise ExplainError(f"{key.name}: part {part!r} has no item; need at least one")
@@ -133,7 +134,7 @@ def run_cells(
                     some = items.select(block)
                     job_options = {"method": per_method[info.name], "engine": settings}
                     shard = _shard_key(
-                        adapter, key, part, info, kind, some, job_options, seed, device
+                        adapter, key, part, info, kind, some, job_options, seed, device, data
                     )
                     jobs.append(
                         _Job(
@@ -362,12 +363,13 @@ def _shard_key(
     options: dict[str, Any],
     seed: int,
     device: str,
+    data: str,
 ) -> str:
     return content_key(
         kind="explain",
         code=code_of((info.module, __name__, *adapter.code_modules())),
         torch=torch.__version__,
-        data=adapter.data_key(key),
+        data=data,
         model=key.as_row(),
         part=part,
         method=info.name,

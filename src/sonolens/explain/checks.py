@@ -111,8 +111,8 @@ def check_graph(outputs: Tensor, calls: Counter[str]) -> None:
         if n_nodes > calls[name]:
             kind = next(module.__name__ for module, node in NODE_OF.items() if node == name)
             raise FunctionalActivationError(
-                f"{n_nodes} activations of kind {kind} were computed, {calls[name]} of them by "
-                f"modules; replace the functional ones by nn.{kind}() modules, so that hooks see them"
+                f"{n_nodes} activations of kind {kind} were computed, {calls[name]} of them "
+                f"by modules; replace the functional ones by nn.{kind}(), so that hooks see them"
             )
 
 

@@ -1,4 +1,4 @@
-"""Copies of models that compute the same function faster: explaining evaluates a model many thousand times."""
+"""Copies of models that compute the same function faster; explaining evaluates them often."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from sonolens.explain.contract import frozen
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-# Folding changes rounding alone; a convolution whose output is also read elsewhere changes far more.
+# Folding changes rounding alone; a convolution that is also read elsewhere changes far more.
 MAX_CHANGE = 1e-3
 
 
 def prepared(model: nn.Module, example: Tensor) -> nn.Module:
-    """Copy of `model` in eval mode, frozen, batch normalisation folded into convolutions, channels last.
+    """Copy of `model`: eval mode, frozen, batch norm folded into convolutions, channels last.
 
     Parameters
     ----------
     model
         Left as it is. Modules keep their names; a folded normalisation becomes the identity.
     example, shape=(batch, *shape)
-        Valid inputs; they show which normalisation reads which convolution, and that the copy agrees. Where it does
-        not (the output of a convolution is read twice), nothing is folded.
+        Valid inputs; they show which normalisation reads which convolution, and that the copy
+        agrees. Where it does not (the output of a convolution is read twice), nothing is folded.
 
     Returns
     -------
@@ -36,8 +36,8 @@ def prepared(model: nn.Module, example: Tensor) -> nn.Module:
     fast = _copy(model)
     pairs = _pairs(fast, example)
     for convolution, norm in pairs:
-        fused: Any = fuse_conv_bn_eval(fast.get_submodule(convolution), fast.get_submodule(norm))  # type: ignore[type-var, arg-type]
-        fast.set_submodule(convolution, fused)
+        both: Any = (fast.get_submodule(convolution), fast.get_submodule(norm))
+        fast.set_submodule(convolution, fuse_conv_bn_eval(*both))
         fast.set_submodule(norm, nn.Identity())
     if pairs and not _agree(model, fast, example):
         fast = _copy(model)

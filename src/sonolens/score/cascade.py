@@ -11,7 +11,7 @@ from sonolens.score.contract import ScoreError
 
 
 def layers(model: nn.Module) -> list[str]:
-    """Names of the modules with parameters of their own, from the head down (reverse order of definition)."""
+    """Names of modules with own parameters, from the head down (reverse order of definition)."""
     own = [
         name
         for name, module in model.named_modules()

@@ -91,6 +91,7 @@ class _Job:
     seed: int
     device: str
     shards: Shards
+    data: str
 
 
 def run_cells(
@@ -133,7 +134,7 @@ def run_cells(
     Returns
     -------
     ScoreTables
-        Rows in the order metric (as given), model, method, target, item.
+        Rows in the order metric (as given), model, method, block, target, item.
 
     Raises
     ------
@@ -144,10 +145,11 @@ def run_cells(
     infos = [registry.info(name) for name in metrics]
     device = device_kind(runtime.device)
     digests = _digests(attributions)
+    models = [(key, rows, adapter.data_key(key)) for key, rows in _models(attributions.index)]
     jobs: list[_Job] = []
     for info in infos:
         chosen = metric_options(info, options)
-        for key, rows in _models(attributions.index):
+        for key, rows, data in models:
             every = adapter.items(key, attributions.axes["explain"]["part"])
             items = every.named(sorted(set(rows["item_id"])))
             if info.explains:
@@ -155,7 +157,7 @@ def run_cells(
             for block in batches(len(items), attributions.axes["explain"]["engine"]["chunk_size"]):
                 job = _Job(
                     adapter, key, info, chosen, items.select(block), (), attributions.folder, fill,
-                    attributions.axes["explain"], seed, device, shards,
+                    attributions.axes["explain"], seed, device, shards, data,
                 )  # fmt: skip
                 jobs.append(replace(job, maps=tuple(_maps(job, rows, digests))))
     tables, n_reused = _results(jobs, runtime)
@@ -248,11 +250,11 @@ def _shard_key(
         kind="score",
         code=code_of(tuple(modules)),
         torch=torch.__version__,
-        data=job.adapter.data_key(job.key),
+        data=job.data,
         model=job.key.as_row(),
         metric=job.metric.name,
         options=job.options | job.metric.fixed,
-        fill=job.fill,
+        fill=job.fill if "predict" in job.metric.needs else None,
         method=method,
         baseline=baseline,
         explain=explain,

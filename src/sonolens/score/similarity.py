@@ -49,7 +49,8 @@ def _ranks(values: Tensor) -> Tensor:
 def cosine(first: Tensor, second: Tensor) -> Tensor:
     """Cosine of the angle between vectors, (batch, n) twice -> (batch,)."""
     first, second = first.double(), second.double()
-    return (first * second).sum(-1) / (first.norm(dim=-1) * second.norm(dim=-1))
+    norms: Tensor = first.norm(dim=-1) * second.norm(dim=-1)
+    return (first * second).sum(-1) / norms
 
 
 def ssim(first: Tensor, second: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sparseness: Gini index of the magnitudes of a map; 0 when all are equal, near 1 when one cell has all.
+"""Sparseness: Gini index of a map's magnitudes; 0 when all are equal, near 1 when one has all.
 
 References
 ----------
@@ -16,7 +16,7 @@ from sonolens.score.contract import Context, Scores, undefined
 
 
 def score(attributions: Tensor, context: Context) -> Scores:
-    """Gini index of each item, sum_j (2 j - n - 1) v_j / (n sum v) with v sorted from small to large.
+    """Gini index of each item, sum_j (2 j - n - 1) v_j / (n sum v), v sorted from small to large.
 
     Every map is taken by itself, so a score does not depend on the other items; Quantus normalises
     by the largest value of the whole array and adds 1e-7.

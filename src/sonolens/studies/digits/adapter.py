@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from sonolens.explain.contract import CellKey, Items, Target
 from sonolens.intervene import spectral
 from sonolens.models import checkpoint
 from sonolens.store import ArrayStore
-from sonolens.studies.digits.datasets import FEATURES, PREPARE, Dataset, model_path
+from sonolens.studies.digits.datasets import FEATURES, PREPARE, Dataset, model_path, parse_key
 from sonolens.studies.digits.front_end import front_end
 from sonolens.studies.digits.params import Params
 from sonolens.studies.digits.train import UNTRAINED, initial
@@ -108,3 +109,12 @@ class DigitsAdapter:
 
     def _trained(self, key: CellKey) -> CellKey:
         return CellKey(key.cell, key.protocol, key.fold, key.model_seed) if key.variant == UNTRAINED else key
+
+
+def registrable(root: Path, name: str) -> tuple[Callable[[], nn.Module], np.ndarray]:
+    """Loader and an example input (1, 1, n_mels, n_frames) of the checkpoint `name`, for the model registry."""
+    path = root / model_path(parse_key(name))
+    _, description = checkpoint.load(path)
+    front_end = description["front_end"]
+    example = np.zeros((1, 1, front_end["n_mels"], front_end["n_frames"]), np.float32)
+    return lambda: checkpoint.load(path)[0], example
