@@ -31,7 +31,8 @@ ifeq ($(strip $(PROFILE)),)
 else
 	@changed=$$(git status --porcelain --untracked-files=no) && if [ -n "$$changed" ]; then \
 	  echo "PROFILE=$(PROFILE) rewrites params, metrics and plots in place, and these files have changes:"; \
-	  echo "$$changed"; echo 'Commit them, or take them back with `git restore .`, then run this again.'; exit 1; fi
+	  echo "$$changed"; echo 'Commit them, or take them back with `git restore .`, then run this again;'; \
+  echo 'what an interrupted run had finished, stages and epochs, is kept.'; exit 1; fi
 	flags=$$($(BIN)/sonolens params flags '$(PROFILE)') && eval "$(BIN)/dvc exp run $$flags"
 	@echo 'To keep the figures: sonolens record NAME --study STUDY --command "make repro PROFILE=$(PROFILE)"'
 	@echo 'To go back:          git restore . && dvc checkout'

@@ -1,8 +1,9 @@
 """Speed beside the usual libraries: `python bench/run.py [--quick] [--only mel,io] [--json FILE]`.
 
-Each case checks first that both sides give the same, then runs them in interleaved rounds with the garbage collector
-off. The ratio is the median of the paired ratios of processor time, children included, at one thread; where a case
-says so, of wall time. A row fails below 60 % of its target. Absolute times are printed and never asserted.
+Each case checks first that both sides give the same, then runs them in interleaved rounds with
+the garbage collector off. The ratio is the median of the paired ratios of processor time, children
+included, at one thread; where a case says so, of wall time. A row fails below 60 % of its target.
+Absolute times are printed and never asserted.
 """
 
 from __future__ import annotations
@@ -102,7 +103,10 @@ def measure(case: Case, quick: bool) -> dict[str, Any]:
         gc.enable()
     clock = 0 if case.clock == "cpu" else 1
     ratios = [peer[clock] / max(ours[clock], 1e-9) for peer, ours in rounds]
-    middle = [[statistics.median(pair[side][kind] for pair in rounds) for kind in (0, 1)] for side in (0, 1)]
+    middle = [
+        [statistics.median(pair[side][kind] for pair in rounds) for kind in (0, 1)]
+        for side in (0, 1)
+    ]
     ratio = statistics.median(ratios)
     return row | {
         "ratio": round(ratio, 3),
@@ -139,6 +143,19 @@ def collect(only: Sequence[str]) -> list[Case]:
     return [case for case in cases if not only or {case.name, case.topic} & set(only)]
 
 
+def keep_memory() -> None:
+    """Let glibc keep freed blocks: else rows pay page faults by what ran before them."""
+    import ctypes
+
+    trim_threshold, mmap_threshold = -1, -3
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_threshold, 32 << 20)
+        libc.mallopt(trim_threshold, 1 << 30)
+    except (OSError, AttributeError, TypeError):  # no glibc
+        return
+
+
 def conditions() -> str:
     """What the times depend on."""
     import numpy
@@ -146,8 +163,8 @@ def conditions() -> str:
 
     load = f"load {os.getloadavg()[0]:.1f}, " if hasattr(os, "getloadavg") else ""
     return (
-        f"{os.cpu_count()} cores, {load}{torch.get_num_threads()} thread, Python {platform.python_version()}, "
-        f"torch {torch.__version__}, numpy {numpy.__version__}"
+        f"{os.cpu_count()} cores, {load}{torch.get_num_threads()} thread, "
+        f"Python {platform.python_version()}, torch {torch.__version__}, numpy {numpy.__version__}"
     )
 
 
@@ -159,7 +176,8 @@ def line(row: dict[str, Any]) -> str:
     spread = "{:.2f}…{:.2f}".format(*row["spread"])
     return (
         f"{row['name']:16} {row['ratio']:7.2f}x {spread:>14}  target {row['target']:5.1f}  "
-        f"{1e3 * row['peer_cpu_s']:9.2f} {1e3 * row['ours_cpu_s']:9.2f} ms {row['clock']:4} {verdict:7} {row['size']}"
+        f"{1e3 * row['peer_cpu_s']:9.2f} {1e3 * row['ours_cpu_s']:9.2f} ms "
+        f"{row['clock']:4} {verdict:7} {row['size']}"
     )
 
 
@@ -174,6 +192,7 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(1)
+    keep_memory()
     print(conditions())
     rows = []
     for case in collect([name for name in asked.only.split(",") if name]):

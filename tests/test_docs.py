@@ -1,4 +1,4 @@
-"""The docs say what is there: pages as rendered, links that lead somewhere, commands and files that exist."""
+"""The docs say what is there: pages as rendered, links, commands and files that exist."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from sonolens.report import docs, page_images
 from sonolens.report.record import PRIVATE_COLUMNS, RESULTS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 STUDIES = sorted(base.load_yaml(ROOT / docs.SOURCE_TABLES))
 SOURCE_ROWS = [row for study in STUDIES for row in docs.source_table(ROOT, study)]
 
@@ -31,7 +36,10 @@ def test_pages_are_as_rendered() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_resolve(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    anchors = {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.M)}
+    anchors = {
+        re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-")
+        for title in re.findall(r"^#+ (.+)$", text, re.M)
+    }
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"https?://", target):
             continue
@@ -42,7 +50,9 @@ def test_links_resolve(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pages_name_no_machine(page: Path) -> None:
-    assert not re.findall(r"(?<![\w.])/(?:home|work|tmp|root|Users)/\S*", page.read_text(encoding="utf-8"))
+    assert not re.findall(
+        r"(?<![\w.])/(?:home|work|tmp|root|Users)/\S*", page.read_text(encoding="utf-8")
+    )
 
 
 @pytest.mark.parametrize("row", SOURCE_ROWS, ids=lambda row: row["theirs"][:40])
@@ -56,11 +66,18 @@ def test_right_hand_side_of_the_source_tables_exists(row: dict[str, Any]) -> Non
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_in_the_pages_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    lines = [line.removeprefix("$ ") for block in re.findall(r"```\w+\n(.*?)```", text, re.S) for line in block.splitlines()]
+    lines = [
+        line.removeprefix("$ ")
+        for block in re.findall(r"```\w+\n(.*?)```", text, re.S)
+        for line in block.splitlines()
+    ]
     lines += re.findall(r"`([^`\n]+)`", text)
     for line in lines:
         for command in line.split("#")[0].split("&&"):
-            if re.match(r"(make|sonolens|dvc (repro|exp run)) \S", command.strip()) and "…" not in command:
+            if (
+                re.match(r"(make|sonolens|dvc (repro|exp run)) \S", command.strip())
+                and "…" not in command
+            ):
                 check_command(command.strip())
 
 
@@ -69,7 +86,11 @@ def check_command(command: str) -> None:
     words = shlex.split(command)
     if words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
-        asked = [word for word in words[1:] if "=" not in word and not word.startswith("-") and word != "|"]
+        asked = [
+            word
+            for word in words[1:]
+            if "=" not in word and not word.startswith("-") and word != "|"
+        ]
         assert set(asked) <= set(targets), command
     elif words[0] == "sonolens":
         current: click.Command = typer.main.get_command(cli.app)
@@ -103,6 +124,16 @@ def test_records_hold_groups_only() -> None:
             assert not [row for row in rows if PRIVATE_COLUMNS & set(row)]
 
 
+def _interval(value: float, low: float, high: float) -> dict[str, float]:
+    name = "accuracy_person"
+    return {name: value, f"{name}_ci_low": low, f"{name}_ci_high": high}
+
+
+def _score(*values: object) -> dict[str, object]:
+    columns = ("method", "baseline", "metric", "value", "ci_low", "ci_high")
+    return dict(zip(columns, values, strict=True))
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """A root with one template, one record and one study."""
@@ -111,15 +142,17 @@ def site(tmp_path: Path) -> Path:
     (tmp_path / "params.yaml").write_text("toy: {source: x, n: 3}\n")
     (folder / "params.yaml").write_text("toy: {toy.source: where from, toy.n: how many}\n")
     record = {
-        "study": "toy", "name": "a", "leakage": {"accuracy_person": 0.9, "accuracy_person_ci_low": 0.8,
-                                                 "accuracy_person_ci_high": 0.95},
-        "summary": {"accuracy_person": 0.97, "accuracy_person_ci_low": 0.934, "accuracy_person_ci_high": 0.99,
-                    "n_person": 12, "n_item": 1200},
-        "tables": {"scores": [
-            {"method": "saliency", "baseline": None, "metric": "sparseness", "value": 0.5, "ci_low": 0.4, "ci_high": 0.6},
-            {"method": "ig", "baseline": "silence", "metric": "mprt", "value": None, "ci_low": None, "ci_high": None},
-        ]},
-    }  # fmt: skip
+        "study": "toy",
+        "name": "a",
+        "leakage": _interval(0.9, 0.8, 0.95),
+        "summary": _interval(0.97, 0.934, 0.99) | {"n_person": 12, "n_item": 1200},
+        "tables": {
+            "scores": [
+                _score("saliency", None, "sparseness", 0.5, 0.4, 0.6),
+                _score("ig", "silence", "mprt", None, None, None),
+            ]
+        },
+    }
     results = tmp_path / RESULTS / "toy"
     results.mkdir(parents=True)
     (results / "a.json").write_text(json.dumps(record))
@@ -144,10 +177,16 @@ def render(site: Path, template: str) -> str:
             "| `saliency` | – | 0.50 [0.40, 0.60] | – |\n| `ig` | silence | – | – |",
         ),
         (
-            '{{ verdict("toy", "a", ["summary", "accuracy_person"], ["leakage", "accuracy_person"], "This", "of that") }}',
-            "This is 0.07 higher than that of that; the intervals overlap, so this is no clear difference.",
+            '{{ verdict("toy", "a", ["summary", "accuracy_person"], '
+            '["leakage", "accuracy_person"], "This", "of B") }}',
+            "This is 0.07 higher than that of B; "
+            "the intervals overlap, so this is no clear difference.",
         ),
-        ('{{ parameters("toy") }}', "| key | default | meaning |\n| --- | --- | --- |\n| `toy.source` | `x` | where from |\n| `toy.n` | `3` | how many |"),
+        (
+            '{{ parameters("toy") }}',
+            "| key | default | meaning |\n| --- | --- | --- |\n"
+            "| `toy.source` | `x` | where from |\n| `toy.n` | `3` | how many |",
+        ),
     ],
 )  # fmt: skip
 def test_helpers(site: Path, template: str, text: str) -> None:
@@ -156,7 +195,10 @@ def test_helpers(site: Path, template: str, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("template", "message"),
-    [('{{ value("toy", "a", "nothing") }}', "summary has no nothing"), ("{{ nothing }}", r"page\.md\.j2: 'nothing' is undefined")],
+    [
+        ('{{ value("toy", "a", "nothing") }}', "summary has no nothing"),
+        ("{{ nothing }}", r"page\.md\.j2: 'nothing' is undefined"),
+    ],
 )
 def test_a_template_cannot_name_what_is_not_there(site: Path, template: str, message: str) -> None:
     with pytest.raises(docs.DocsError, match=message):
@@ -165,7 +207,9 @@ def test_a_template_cannot_name_what_is_not_there(site: Path, template: str, mes
 
 def test_every_key_needs_a_meaning(site: Path) -> None:
     (site / "params.yaml").write_text("toy: {source: x, n: 3, new: 1}\n")
-    with pytest.raises(docs.DocsError, match=r"toy\.new: explained and present keys must be the same"):
+    with pytest.raises(
+        docs.DocsError, match=r"toy\.new: explained and present keys must be the same"
+    ):
         render(site, '{{ parameters("toy") }}')
 
 

@@ -53,14 +53,27 @@ def test_nothing_prints_but_the_command_line() -> None:
         name_of(path)
         for path in MODULES
         for node in nodes(path)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "print"
     }
     # stages.py is the launcher: its one-line messages go to stderr.
-    assert not {name for name in printing if not name.startswith("cli") and name not in ("stages.py",) and not name.endswith("/commands.py")}
+    assert not {
+        name
+        for name in printing
+        if not name.startswith("cli")
+        and name not in ("stages.py",)
+        and not name.endswith("/commands.py")
+    }
 
 
 def test_imports_are_absolute() -> None:
-    relative = [name_of(path) for path in MODULES for node in nodes(path) if isinstance(node, ast.ImportFrom) and node.level]
+    relative = [
+        name_of(path)
+        for path in MODULES
+        for node in nodes(path)
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
     assert not relative
 
 
@@ -68,9 +81,11 @@ def test_the_library_seeds_no_global_generator() -> None:
     seeding = {
         f"{name_of(path)}:{node.lineno}"
         for path in MODULES
-        if path.name not in ("rng.py", "fit.py")  # fit seeds inside rng.forked, where dropout reads nothing else
+        if path.name
+        not in ("rng.py", "fit.py")  # fit seeds inside rng.forked, where dropout reads nothing else
         for node in nodes(path)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("np.random.seed", "torch.manual_seed", "random.seed")
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("np.random.seed", "torch.manual_seed", "random.seed")
     }
     assert not seeding
 

@@ -19,10 +19,10 @@ from sonolens.sources import import_closure
 from sonolens.stages import load_params, studies
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = (
-    "prepare features train evaluate explain score report publish "
-    "tokens token_train divergence influence intervene vocoder speak"
-).split()
+STAGES = {
+    *("prepare", "features", "train", "evaluate", "explain", "score", "report", "publish"),
+    *("tokens", "token_train", "divergence", "influence", "intervene", "vocoder", "speak"),
+}
 # `runtime` says where and how fast, never what.
 EXEMPT_PARAMS = ("runtime",)
 
@@ -37,7 +37,10 @@ def command_of(spec: StageSpec) -> tuple[str, str, str | None]:
 def missing_deps(spec: StageSpec, src: Path) -> list[str]:
     """Files that the stage's code stands on and that no dependency covers."""
     study, stage, _ = command_of(spec)
-    needed = [f"src/{path.relative_to(src).as_posix()}" for path in import_closure(f"sonolens.studies.{study}.{stage}", src=src)]
+    needed = [
+        f"src/{path.relative_to(src).as_posix()}"
+        for path in import_closure(f"sonolens.studies.{study}.{stage}", src=src)
+    ]
     return [path for path in needed if not any(covers(dep, path) for dep in spec.deps)]
 
 
@@ -59,11 +62,17 @@ def overlaps(pipeline: dict[str, StageSpec]) -> list[str]:
 
 def uncovered_params(values: dict[str, Any], pipeline: dict[str, StageSpec]) -> list[str]:
     """Leaves of params.yaml on which no stage depends."""
-    listed = {name for spec in pipeline.values() if not spec.name.endswith("-publish") for name in spec.params}
+    listed = {
+        name
+        for spec in pipeline.values()
+        if not spec.name.endswith("-publish")
+        for name in spec.params
+    }
     return [
         key
         for key in base.flatten(values)
-        if key.split(".")[0] not in EXEMPT_PARAMS and not any(key == name or key.startswith(f"{name}.") for name in listed)
+        if key.split(".")[0] not in EXEMPT_PARAMS
+        and not any(key == name or key.startswith(f"{name}.") for name in listed)
     ]
 
 
@@ -87,25 +96,43 @@ def test_names_and_commands_agree(pipeline: dict[str, StageSpec]) -> None:
 
 
 def test_code_dependencies_cover_the_imports(pipeline: dict[str, StageSpec]) -> None:
-    report = {name: missing for name, spec in pipeline.items() if (missing := missing_deps(spec, ROOT / "src"))}
-    lines = [f"{name}:\n" + "".join(f"      - {path}\n" for path in paths) for name, paths in report.items()]
+    report = {
+        name: missing
+        for name, spec in pipeline.items()
+        if (missing := missing_deps(spec, ROOT / "src"))
+    }
+    lines = [
+        f"{name}:\n" + "".join(f"      - {path}\n" for path in paths)
+        for name, paths in report.items()
+    ]
     assert not report, "missing in dvc.yaml, deps of\n" + "".join(lines)
 
 
-def test_stages_depend_on_the_methods_and_metrics_they_may_call(pipeline: dict[str, StageSpec]) -> None:
+def test_stages_depend_on_the_methods_and_metrics_they_may_call(
+    pipeline: dict[str, StageSpec],
+) -> None:
     methods = [row.module for row in explain_registry.METHODS.values()]
     metrics = [row.module for row in score_registry.METRICS.values()]
     needed = {"explain": methods, "score": methods + metrics}
     missing = []
     for name, spec in pipeline.items():
         modules = needed.get(command_of(spec)[1], [])
-        files = [f"src/{path.relative_to(ROOT / 'src').as_posix()}" for path in import_closure(*modules)]
-        missing += [f"{name}: {path}" for path in files if not any(covers(dep, path) for dep in spec.deps)]
+        files = [
+            f"src/{path.relative_to(ROOT / 'src').as_posix()}" for path in import_closure(*modules)
+        ]
+        missing += [
+            f"{name}: {path}" for path in files if not any(covers(dep, path) for dep in spec.deps)
+        ]
     assert not missing
 
 
 def test_code_dependencies_exist(pipeline: dict[str, StageSpec]) -> None:
-    gone = [f"{name}: {path}" for name, spec in pipeline.items() for path in spec.code if not (ROOT / path).exists()]
+    gone = [
+        f"{name}: {path}"
+        for name, spec in pipeline.items()
+        for path in spec.code
+        if not (ROOT / path).exists()
+    ]
     assert not gone
 
 
@@ -113,12 +140,16 @@ def test_data_dependencies_are_made_or_given(pipeline: dict[str, StageSpec]) -> 
     made = [path for spec in pipeline.values() for path in spec.outputs]
     for name, spec in pipeline.items():
         for path in spec.data:
-            # A stage may read one file of a folder output, or the folder that holds several outputs.
-            known = path.startswith("data/raw/") or any(covers(out, path) or covers(path, out) for out in made)
+            # One file of an output folder, or the folder that holds several outputs.
+            known = path.startswith("data/raw/") or any(
+                covers(out, path) or covers(path, out) for out in made
+            )
             assert known, f"{name} reads {path}, which no stage makes"
 
 
-def test_every_param_is_a_dependency(values: dict[str, Any], pipeline: dict[str, StageSpec]) -> None:
+def test_every_param_is_a_dependency(
+    values: dict[str, Any], pipeline: dict[str, StageSpec]
+) -> None:
     assert not uncovered_params(values, pipeline), "no stage lists these keys under params"
 
 
@@ -127,7 +158,9 @@ def test_listed_params_exist(values: dict[str, Any], pipeline: dict[str, StageSp
     for name, spec in pipeline.items():
         for key in spec.params:
             assert key.split(".")[0] not in EXEMPT_PARAMS, f"{name}: {key} must not be a dependency"
-            assert any(leaf == key or leaf.startswith(f"{key}.") for leaf in flat), f"{name}: no key {key}"
+            assert any(leaf == key or leaf.startswith(f"{key}.") for leaf in flat), (
+                f"{name}: no key {key}"
+            )
 
 
 def test_outputs_do_not_overlap(pipeline: dict[str, StageSpec]) -> None:
@@ -138,7 +171,10 @@ def test_outputs_lie_where_readers_look(pipeline: dict[str, StageSpec]) -> None:
     for name, spec in pipeline.items():
         study, stage, _ = command_of(spec)
         for path in spec.outputs:
-            own = rf"(data|models)/{study}/{stage}(/.+)?|metrics/{study}/.+|plots/{study}/(?!pages/).+|plots/{study}/pages/{stage}"
+            own = (
+                rf"(data|models)/{study}/{stage}(/.+)?|metrics/{study}/.+"
+                rf"|plots/{study}/(?!pages/).+|plots/{study}/pages/{stage}"
+            )
             assert re.fullmatch(own, path), f"{name} writes {path}"
 
 
@@ -171,8 +207,22 @@ def test_help_loads_no_torch(command: list[str]) -> None:
         cwd=ROOT, env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    heavy = {"torch", "torchvision", "lightning", "mlflow", "sklearn", "librosa", "matplotlib", "captum", "dvc"}
+    loaded = {
+        line.rsplit("|", 1)[-1].strip()
+        for line in done.stderr.splitlines()
+        if line.startswith("import time:")
+    }
+    heavy = {
+        "torch",
+        "torchvision",
+        "lightning",
+        "mlflow",
+        "sklearn",
+        "librosa",
+        "matplotlib",
+        "captum",
+        "dvc",
+    }
     assert not heavy & loaded
 
 
@@ -181,7 +231,9 @@ def test_the_checks_find_what_is_wrong(tmp_path: Path) -> None:
     package.mkdir(parents=True)
     (tmp_path / "src" / "sonolens" / "rng.py").write_text("")
     (package / "prepare.py").write_text("from sonolens import rng\n")
-    (tmp_path / "params.yaml").write_text("common: {seed: 0}\ntoy: {source: x, prepare: {size: 1}, unused: {a: 1}}\n")
+    (tmp_path / "params.yaml").write_text(
+        "common: {seed: 0}\ntoy: {source: x, prepare: {size: 1}, unused: {a: 1}}\n"
+    )
     stages = {
         "toy-prepare": {
             "cmd": "python src/stage.py toy prepare",
@@ -197,6 +249,8 @@ def test_the_checks_find_what_is_wrong(tmp_path: Path) -> None:
     assert "data/raw/x" in pipeline["toy-prepare"].deps
     assert missing_deps(pipeline["toy-prepare"], tmp_path / "src") == ["src/sonolens/rng.py"]
     assert uncovered_params(base.load_yaml(tmp_path / "params.yaml"), pipeline) == ["toy.unused.a"]
-    assert overlaps(pipeline) == ["data/toy/prepare (toy-prepare) and data/toy/prepare/splits.json (toy-train)"]
+    assert overlaps(pipeline) == [
+        "data/toy/prepare (toy-prepare) and data/toy/prepare/splits.json (toy-train)"
+    ]
     with pytest.raises(AssertionError, match="need `python src/stage.py"):
         command_of(pipeline["toy-train"])

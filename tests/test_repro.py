@@ -103,7 +103,7 @@ def test_dvc_shows_metrics_and_plots(repro):
     assert "accuracy_person" in run(repro, "dvc", "metrics", "show")
     run(repro, "dvc", "plots", "show")
     html = (repro / "dvc_plots/index.html").read_text()
-    for name in ("history.csv", "confusion.csv", "curves.csv"):
+    for name in ("history.csv", "confusion.csv", "mprt.csv"):
         assert name in html
 
 

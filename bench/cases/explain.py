@@ -23,7 +23,9 @@ def cases() -> list[Case]:
     def peer_ig(net: nn.Module, values: Tensor) -> Tensor:
         from captum.attr import IntegratedGradients
 
-        return IntegratedGradients(net).attribute(values, baselines=0, target=list(classes), n_steps=N_STEPS)
+        return IntegratedGradients(net).attribute(
+            values, baselines=0, target=list(classes), n_steps=N_STEPS
+        )
 
     def ours_ig(net: nn.Module, values: Tensor) -> Tensor:
         return integrated_gradients.attribute(
@@ -42,7 +44,9 @@ def cases() -> list[Case]:
         return Saliency(net).attribute(values, target=list(classes), abs=False)
 
     def ours_saliency(net: nn.Module, values: Tensor) -> Tensor:
-        return saliency.attribute(net, values, ClassLogit(classes), baseline=None, item_seeds=seeds).values
+        return saliency.attribute(
+            net, values, ClassLogit(classes), baseline=None, item_seeds=seeds
+        ).values
 
     def agree(peer: object, ours: object, tolerance: float) -> str:
         # In float32 a rectifier on its edge may switch; both are compared where it does not.
@@ -55,10 +59,11 @@ def cases() -> list[Case]:
     return [
         Case(
             "ig_small", "explain", lambda: peer_ig(model, inputs), lambda: ours_ig(model, inputs),
-            lambda: agree(peer_ig, ours_ig, 1e-6), 3, f"{size}, {N_STEPS} steps, captum's default call",
+            lambda: agree(peer_ig, ours_ig, 1e-6), 3, f"{size}, {N_STEPS} steps, default call",
         ),
         Case(
-            "saliency_small", "explain", lambda: peer_saliency(model, inputs), lambda: ours_saliency(model, inputs),
+            "saliency_small", "explain", lambda: peer_saliency(model, inputs),
+            lambda: ours_saliency(model, inputs),
             lambda: agree(peer_saliency, ours_saliency, 1e-12), 1, size,
         ),
     ]  # fmt: skip

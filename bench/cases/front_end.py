@@ -28,8 +28,8 @@ def cases() -> list[Case]:
     def peer_mel() -> list[np.ndarray]:
         import librosa
 
-        mels = [librosa.feature.melspectrogram(y=clip, sr=SAMPLE_RATE, n_mels=N_MELS, pad_mode="constant", **options)
-                for clip in clips]  # fmt: skip
+        settings = {"sr": SAMPLE_RATE, "n_mels": N_MELS, "pad_mode": "constant", **options}
+        mels = [librosa.feature.melspectrogram(y=clip, **settings) for clip in clips]
         return [librosa.power_to_db(mel, ref=np.max) for mel in mels]
 
     def ours_stft() -> torch.Tensor:

@@ -11,7 +11,16 @@ from pathlib import Path
 from run import Case
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-HEAVY = {"torch", "torchvision", "lightning", "mlflow", "sklearn", "librosa", "matplotlib", "captum"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "lightning",
+    "mlflow",
+    "sklearn",
+    "librosa",
+    "matplotlib",
+    "captum",
+}
 N_PRODUCTS = 30
 
 
@@ -19,14 +28,15 @@ def cases() -> list[Case]:
     """Rows startup and threads."""
     return [
         Case(
-            "startup", "process", lambda: _python("-c", "import torch"), lambda: _python("-m", "sonolens.cli", "--help"),
+            "startup", "process", lambda: _python("-c", "import torch"),
+            lambda: _python("-m", "sonolens.cli", "--help"),
             _no_torch, 1.5, "`sonolens --help` against `import torch`", repeat=False,
         ),
         Case(
             "threads", "process", lambda: _convolve(1), lambda: _convolve(2),
-            lambda: "one competing process" if (os.cpu_count() or 1) > 1 else "one core: no gain to be had",
-            0.8 if (os.cpu_count() or 1) > 1 else 0.5,
-            "2 threads, passive waiting, against 1, beside a busy process", clock="wall", repeat=False,
+            lambda: "one competing process", 0.8 if (os.cpu_count() or 1) > 1 else 0.5,
+            "2 threads, passive waiting, against 1, beside a busy process",
+            clock="wall", repeat=False,
         ),
     ]  # fmt: skip
 
@@ -40,7 +50,11 @@ def _python(*arguments: str) -> str:
 
 
 def _no_torch() -> str:
-    script = "import sys\ntry:\n import sonolens.cli as c\n c.app(['--help'])\nexcept SystemExit:\n pass\nprint('\\n'.join(sys.modules))"
+    script = (
+        "import sys, sonolens.cli\n"
+        "sonolens.cli.app(['--help'], standalone_mode=False)\n"
+        "print('\\n'.join(sys.modules))"
+    )
     loaded = HEAVY & set(_python("-c", script).split())
     assert not loaded, f"--help imports {', '.join(sorted(loaded))}"
     return "loads no torch"

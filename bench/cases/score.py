@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from cases.explain import _network
 from run import Case
 from torch import Tensor
 
+from cases.explain import _network
 from sonolens import rng
 from sonolens.explain.contract import Items
 from sonolens.explain.targets import ClassLogit
@@ -52,7 +52,7 @@ def cases() -> list[Case]:
         assert error < 1e-3, f"scores differ by {error:.2g}"
         return f"equal within {error:.1g}"
 
-    size = f"{N_ITEMS} maps, {N_COALITIONS} coalitions, against a loop that calls the model once per coalition"
+    size = f"{N_ITEMS} maps, {N_COALITIONS} coalitions, against a loop over coalitions"
     return [Case("fc_1", "score", peer, ours, check, 1.6, size)]
 
 

@@ -11,7 +11,9 @@ app = typer.Typer(no_args_is_help=True, help="Pages made of templates and record
 
 
 def record(
-    name: Annotated[str, typer.Argument(help="name of the record, e.g. embedded; the docs refer to it")],
+    name: Annotated[
+        str, typer.Argument(help="name of the record, e.g. embedded; the docs refer to it")
+    ],
     study: Annotated[str, typer.Option(help="whose results")],
     command: Annotated[str, typer.Option(help="what was run, as a reader would type it")],
 ) -> None:
@@ -19,7 +21,9 @@ def record(
     from sonolens.report.record import record as write_record
 
     path = write_record(Path.cwd(), study, name, command)
-    typer.echo(f"{path.relative_to(Path.cwd())}: recorded; `sonolens docs render` puts it into the docs")
+    typer.echo(
+        f"{path.relative_to(Path.cwd())}: recorded; `sonolens docs render` puts it into the docs"
+    )
 
 
 def figures() -> None:
@@ -52,7 +56,9 @@ def check() -> None:
 
     changed = docs.check(Path.cwd())
     for path in changed:
-        typer.echo(f"{path}: differs from its template or from the records; run `sonolens docs render`")
+        typer.echo(
+            f"{path}: differs from its template or from the records; run `sonolens docs render`"
+        )
     if changed:
         raise typer.Exit(1)
     typer.echo("docs agree with templates and records")

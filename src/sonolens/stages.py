@@ -82,7 +82,7 @@ def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
     stage_params = base.StageParams(getattr(checked, study), checked.common, checked.runtime)
     module = importlib.import_module(f"sonolens.studies.{study}.{stage}")
     track = importlib.import_module("sonolens.track")
-    device = keys.device_kind(values, load_torch=stage in track.LIVE_STAGES)
+    device = keys.device_kind(values, load_torch=stage.startswith(track.LIVE_STAGES))
     started = time.time()
     with (
         _alone(root, name),
@@ -91,7 +91,7 @@ def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
     ):
         module.run(stage_params, files, record)
         files.commit()
-    track.note_stage(root, spec, values, started, time.time())
+    track.note_stage(root, spec, values, started, time.time(), cell=cell)
 
 
 def guard(root: Path) -> None:

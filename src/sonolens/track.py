@@ -62,6 +62,7 @@ MAX_NOTE_CHARS = 7900
 MAX_DIGEST_CHARS = 36
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 CURVE_COLUMNS = ("cell", "variant", "protocol", "fold", "model_seed")
+LEGEND_COLUMN = "series"
 
 
 class TrackingError(RuntimeError):
@@ -868,7 +869,7 @@ def file_curves(root: Path, study: str) -> list[tuple[str, float, int]]:
     """Points (name, value, step) of plots/<study>/history.csv; empty when a study has none.
 
     The columns cell, variant, protocol, fold and model_seed name the curve, `epoch` is the step,
-    every other column is a metric; empty fields are left out.
+    `series` its legend, every other column is a metric; empty fields are left out.
     """
     path = root / "plots" / study / "history.csv"
     if not path.is_file():
@@ -884,7 +885,7 @@ def file_curves(root: Path, study: str) -> list[tuple[str, float, int]]:
             which = {name: row.pop(name) for name in CURVE_COLUMNS if row.get(name)}
             step = int(float(row.pop("epoch")))
             for metric, text in row.items():
-                if metric in CURVE_COLUMNS or not text or not math.isfinite(value := float(text)):
+                if metric in (*CURVE_COLUMNS, LEGEND_COLUMN) or not text or not math.isfinite(value := float(text)):
                     continue
                 points.append((curve_name(metric, **which), value, step))
     return points

@@ -10,7 +10,15 @@ from PIL import Image
 
 from sonolens.report import page_images
 
-LIST = "pictures: [{study: toy, source: embedded, page: plots/toy/pages/report/a.png, image: a.png, max_width: 600}]\n"
+LIST = """
+pictures:
+  - study: toy
+    source: embedded
+    page: plots/toy/pages/report/a.png
+    image: a.png
+    max_width: 600
+    max_kilobytes: 200
+"""
 
 
 @pytest.fixture
@@ -37,6 +45,12 @@ def test_copies_fit(root: Path) -> None:
 def test_other_data_are_refused(root: Path) -> None:
     (root / "params.yaml").write_text("toy: {source: fsdd}\n")
     with pytest.raises(page_images.PictureError, match="toy.source is fsdd, need embedded"):
+        page_images.copy_all(root)
+
+
+def test_the_plan_keeps_to_the_space(root: Path) -> None:
+    (root / page_images.LIST).write_text(LIST.replace("200", "301"))
+    with pytest.raises(page_images.PictureError, match="sum to 301, at most 300"):
         page_images.copy_all(root)
 
 

@@ -35,8 +35,9 @@ def root(tmp_path: Path) -> Path:
     (metrics / "summary.json").write_text('{"accuracy_person": 0.5, "n_person": 4}')
     (metrics / "folds.csv").write_text("fold,test_group,accuracy\n0,theo,0.25\n1,,\n")
     (tmp_path / "dvc.lock").write_text(
-        "schema: '2.0'\nstages:\n  toy-prepare:\n    cmd: x\n    deps:\n    - {path: data/raw/fsdd, md5: abc.dir}\n"
-        "    - {path: src/x.py, md5: no}\n    outs:\n    - {path: data/toy/prepare/manifest.parquet, md5: def}\n"
+        "schema: '2.0'\nstages:\n  toy-prepare:\n    cmd: x\n    deps:\n"
+        "    - {path: data/raw/fsdd, md5: abc.dir}\n    - {path: src/x.py, md5: no}\n"
+        "    outs:\n    - {path: data/toy/prepare/manifest.parquet, md5: def}\n"
     )
     return tmp_path
 
@@ -57,11 +58,16 @@ def test_a_record_says_what_was_measured_on_what(root: Path) -> None:
         {"fold": 0, "test_group": "theo", "accuracy": 0.25},
         {"fold": 1, "test_group": None, "accuracy": None},
     ]
-    assert values["data"] == {"data/raw/fsdd": "abc.dir", "data/toy/prepare/manifest.parquet": "def"}
+    assert values["data"] == {
+        "data/raw/fsdd": "abc.dir",
+        "data/toy/prepare/manifest.parquet": "def",
+    }
     assert values["params"] == {"common.seed": 0, "toy.source": "fsdd", "toy.size": 3}
     assert set(values["versions"]) >= {"python", "torch", "captum", "dvc", "mlflow"}
     assert set(values["machine"]) == {"cpu", "cores", "system", "architecture", "gpu"}
-    assert os.uname().nodename not in json.dumps(values["machine"]) if hasattr(os, "uname") else True
+    assert (
+        os.uname().nodename not in json.dumps(values["machine"]) if hasattr(os, "uname") else True
+    )
 
 
 @pytest.mark.usefixtures("fresh")
@@ -74,9 +80,14 @@ def test_groups_of_ones_own_recordings_stay_unnamed(root: Path) -> None:
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize(
     ("table", "message"),
-    [("person_id,score\na,1\n", "person_id name persons"), ("fold\n" + "1\n" * 501, "501 rows, at most 500")],
+    [
+        ("person_id,score\na,1\n", "person_id name persons"),
+        ("fold\n" + "1\n" * 501, "501 rows, at most 500"),
+    ],
 )
-def test_tables_of_persons_and_long_tables_are_refused(root: Path, table: str, message: str) -> None:
+def test_tables_of_persons_and_long_tables_are_refused(
+    root: Path, table: str, message: str
+) -> None:
     (root / "metrics" / "toy" / "more.csv").write_text(table)
     with pytest.raises(record.RecordError, match=message):
         record.record(root, "toy", "a", "make repro")

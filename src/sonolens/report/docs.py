@@ -37,7 +37,11 @@ def render(root: Path) -> dict[str, str]:
     )
     helpers = Helpers(root)
     environment.globals.update(
-        {name: getattr(helpers, name) for name in dir(helpers) if not name.startswith("_") and name != "root"}
+        {
+            name: getattr(helpers, name)
+            for name in dir(helpers)
+            if not name.startswith("_") and name != "root"
+        }
     )
     pages = {}
     for path in sorted((root / TEMPLATES).glob("*.md.j2")):
@@ -66,14 +70,17 @@ class Helpers:
         self.root = root
         self._params = load_yaml(root / "params.yaml")
         self._records: dict[tuple[str, str], dict[str, Any]] = {
-            (path.parent.name, path.stem): read_json(path) for path in sorted((root / RESULTS).glob("*/*.json"))
+            (path.parent.name, path.stem): read_json(path)
+            for path in sorted((root / RESULTS).glob("*/*.json"))
         }
 
     def recorded(self, study: str, name: str) -> dict[str, Any] | None:
         """A record, or None."""
         return self._records.get((study, name))
 
-    def value(self, study: str, name: str, metric: str, digits: int = 2, *, part: str = "summary") -> str:
+    def value(
+        self, study: str, name: str, metric: str, digits: int = 2, *, part: str = "summary"
+    ) -> str:
         """`0.97 [0.93, 0.99]` of a metric of `summary` or `leakage`."""
         record = self.recorded(study, name)
         if record is None:
@@ -86,7 +93,14 @@ class Helpers:
         )
 
     def value_n(
-        self, study: str, name: str, metric: str, unit: str = "persons", digits: int = 2, *, part: str = "summary"
+        self,
+        study: str,
+        name: str,
+        metric: str,
+        unit: str = "persons",
+        digits: int = 2,
+        *,
+        part: str = "summary",
     ) -> str:
         """`0.97 [0.93, 0.99], n = 12 persons`."""
         text = self.value(study, name, metric, digits, part=part)
@@ -115,7 +129,7 @@ class Helpers:
     ) -> str:
         """Markdown table of a recorded table.
 
-        `columns` maps a column, or `value~` for a value with `_ci_low` and `_ci_high` beside it, to its heading.
+        `columns` maps a column to its heading; `value~` is `value` with the interval beside it.
         """
         record = self.recorded(study, name)
         if record is None:
@@ -124,11 +138,17 @@ class Helpers:
         if not rows:
             return f"*no rows: {where}*"
         return markdown_table(
-            list(columns.values()), [[_cell(row, column, digits) for column in columns] for row in rows]
+            list(columns.values()),
+            [[_cell(row, column, digits) for column in columns] for row in rows],
         )
 
     def score_table(
-        self, study: str, name: str, metrics: Sequence[str], where: dict[str, Any] | None = None, digits: int = 2
+        self,
+        study: str,
+        name: str,
+        metrics: Sequence[str],
+        where: dict[str, Any] | None = None,
+        digits: int = 2,
     ) -> str:
         """Markdown table of the XAI scores: a row per method and baseline, a column per metric."""
         record = self.recorded(study, name)
@@ -139,33 +159,53 @@ class Helpers:
         shown = [metric for metric in metrics if metric in found]
         cells: dict[tuple[str, str], dict[str, str]] = {}
         for row in rows:
-            key = (row["method"], row["baseline"] if row["baseline"] not in (None, "none", "") else EMPTY)
+            key = (
+                row["method"],
+                row["baseline"] if row["baseline"] not in (None, "none", "") else EMPTY,
+            )
             text = interval(row["value"], row["ci_low"], row["ci_high"], digits)
             cells.setdefault(key, {})[row["metric"]] = text
         body = [[f"`{method}`", baseline, *(values.get(metric, EMPTY) for metric in shown)]
                 for (method, baseline), values in cells.items()]  # fmt: skip
-        return markdown_table(["method", "baseline", *(metric.replace("_", " ") for metric in shown)], body)
+        return markdown_table(
+            ["method", "baseline", *(metric.replace("_", " ") for metric in shown)], body
+        )
 
     def verdict(
-        self, study: str, name: str, first: tuple[str, str], second: tuple[str, str], what: str, than: str, digits: int = 2
+        self,
+        study: str,
+        name: str,
+        first: tuple[str, str],
+        second: tuple[str, str],
+        what: str,
+        than: str,
+        digits: int = 2,
     ) -> str:
-        """One sentence on which of two metrics, each (`summary` or `leakage`, name), is larger, whatever was hoped for."""
+        """One sentence on which of two metrics, each (`summary` or `leakage`, name), is larger."""
         record = self.recorded(study, name)
         if record is None:
             return f"{what}, against that {than}: {ABSENT}."
-        (a, a_low, a_high), (b, b_low, b_high) = (self._bounds(record, *pair) for pair in (first, second))
+        (a, a_low, a_high), (b, b_low, b_high) = (
+            self._bounds(record, *pair) for pair in (first, second)
+        )
         difference = a - b
         if round(abs(difference), digits) == 0:
             return f"{what} equals that {than} to {digits} decimals."
         word = "higher" if difference > 0 else "lower"
         apart = a_low > b_high or b_low > a_high
-        tail = "the intervals do not overlap" if apart else "the intervals overlap, so this is no clear difference"
+        tail = (
+            "the intervals do not overlap"
+            if apart
+            else "the intervals overlap, so this is no clear difference"
+        )
         return f"{what} is {abs(difference):.{digits}f} {word} than that {than}; {tail}."
 
     def _bounds(self, record: dict[str, Any], part: str, metric: str) -> tuple[float, float, float]:
         values = record[part] or {}
         if values.get(metric) is None:
-            raise DocsError(f"{RESULTS}/{record['study']}/{record['name']}.json: {part} has no {metric}")
+            raise DocsError(
+                f"{RESULTS}/{record['study']}/{record['name']}.json: {part} has no {metric}"
+            )
         bounds = (values.get(f"{metric}_ci_{end}") for end in ("low", "high"))
         low, high = (math.nan if bound is None else float(bound) for bound in bounds)
         return float(values[metric]), low, high
@@ -173,7 +213,10 @@ class Helpers:
     def _rows(self, record: dict[str, Any], table: str) -> list[dict[str, Any]]:
         tables: dict[str, list[dict[str, Any]]] = record["tables"]
         if table not in tables:
-            raise DocsError(f"{RESULTS}/{record['study']}/{record['name']}.json: no table {table}; has {', '.join(tables)}")
+            raise DocsError(
+                f"{RESULTS}/{record['study']}/{record['name']}.json: no table {table}; "
+                f"has {', '.join(tables)}"
+            )
         return tables[table]
 
     def provenance(self, study: str, name: str) -> str:
@@ -185,11 +228,21 @@ class Helpers:
         where = f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}"
         if machine.get("gpu"):
             where += f", {machine['gpu']}"
-        revision = (record["revision"] or "no commit")[:10] + (" with changed code" if record["dirty"] else "")
-        raw = next((f"`{path}` {md5}" for path, md5 in record["data"].items() if path.startswith("data/raw/")), "none")
+        revision = (record["revision"] or "no commit")[:10] + (
+            " with changed code" if record["dirty"] else ""
+        )
+        raw = next(
+            (
+                f"`{path}` {md5}"
+                for path, md5 in record["data"].items()
+                if path.startswith("data/raw/")
+            ),
+            "none",
+        )
         return (
-            f"`{name}`: `{record['command']}`; source `{record['source']}`; revision {revision}; data {raw}; "
-            f"torch {versions['torch']}, Python {versions['python']}; {where}. "
+            f"`{name}`: `{record['command']}`; source `{record['source']}`; "
+            f"revision {revision}; data {raw}; torch {versions['torch']}, "
+            f"Python {versions['python']}; {where}. "
             f"File: `{RESULTS}/{study}/{name}.json`."
         )
 
@@ -199,22 +252,33 @@ class Helpers:
         values = flatten({study: self._params[study]})
         unlike = sorted(set(values) ^ set(meanings))
         if unlike:
-            raise DocsError(f"{MEANINGS}: {', '.join(unlike)}: explained and present keys must be the same")
+            raise DocsError(
+                f"{MEANINGS}: {', '.join(unlike)}: explained and present keys must be the same"
+            )
         rows = [[f"`{key}`", f"`{_plain(value)}`", meanings[key]] for key, value in values.items()]
         return markdown_table(["key", "default", "meaning"], rows)
 
     def source_rows(self, study: str) -> str:
         """Markdown table: what a source project had, and where it is here."""
         rows = [
-            [row["theirs"], row.get("stage", EMPTY), f"`{row['command']}`", ", ".join(f"`{path}`" for path in row["files"])]
+            [
+                row["theirs"],
+                row.get("stage", EMPTY),
+                f"`{row['command']}`",
+                ", ".join(f"`{path}`" for path in row["files"]),
+            ]
             for row in source_table(self.root, study)
         ]
         return markdown_table(["there", "our stage", "our command", "our file"], rows)
 
     def image(self, image: str, text: str) -> str:
-        """Markdown picture for a page in the root; nothing while `make figures` has not been run."""
+        """Markdown picture for a page in the root; a note while there is none."""
         path = f"docs/images/{image}"
-        return f"![{text}]({path})" if (self.root / path).is_file() else f"*{text}: `make figures` copies it here.*"
+        return (
+            f"![{text}]({path})"
+            if (self.root / path).is_file()
+            else f"*{text}: `make figures` copies it here.*"
+        )
 
 
 def source_table(root: Path, study: str) -> list[dict[str, Any]]:
@@ -240,7 +304,9 @@ def interval(value: float | None, low: float | None, high: float | None, digits:
 def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Markdown table without a final line break."""
     lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
 
 
 def _matches(row: dict[str, Any], where: dict[str, Any]) -> bool:

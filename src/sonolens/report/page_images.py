@@ -11,8 +11,8 @@ from sonolens.store import whole
 
 LIST = "docs/templates/figures.yaml"
 MAX_BYTES = 300_000
-COLOURS = (128, 64, 32, 16)
-SHRINK = 0.85
+COLOURS = (128, 64)  # fewer turn shades into steps
+SHRINK = 0.92
 MIN_WIDTH = 400
 
 
@@ -29,6 +29,7 @@ class Picture:
     page: str
     image: str
     max_width: int
+    max_kilobytes: int
 
     @property
     def target(self) -> str:
@@ -46,22 +47,28 @@ def copy_all(root: Path) -> dict[str, int]:
     Raises
     ------
     PictureError
-        A picture is missing, was drawn from other than the embedded data, or does not fit its share of the space.
+        A picture is missing, was drawn from other data than the embedded, or does not fit.
     """
     rows = pictures(root)
+    planned = 1000 * sum(row.max_kilobytes for row in rows)
+    if planned > MAX_BYTES:
+        raise PictureError(
+            f"{LIST}: max_kilobytes sum to {planned // 1000}, at most {MAX_BYTES // 1000}"
+        )
     params = load_yaml(root / "params.yaml")
     sizes = {}
     for row in rows:
         found = params[row.study]["source"]
         if found != row.source:
             raise PictureError(
-                f"{row.target}: {row.study}.source is {found}, need {row.source}; pictures in git show embedded data "
-                "only: `git restore params.yaml dvc.lock`, `dvc repro`, then again"
+                f"{row.target}: {row.study}.source is {found}, need {row.source}; "
+                "pictures in git show embedded data only: `git restore params.yaml dvc.lock`, "
+                "`dvc repro`, then again"
             )
         page = root / row.page
         if not page.is_file():
             raise PictureError(f"{row.page}: not found; run `dvc repro {row.study}-report`")
-        content = shrink(page, row.max_width, MAX_BYTES // len(rows))
+        content = shrink(page, row.max_width, 1000 * row.max_kilobytes)
         with whole(root / row.target) as stream:
             stream.write(content)
         sizes[row.target] = len(content)
@@ -80,10 +87,12 @@ def shrink(page: Path, max_width: int, max_bytes: int) -> bytes:
         scaled = original.resize((width, height), Image.Resampling.LANCZOS)
         for colours in COLOURS:
             buffer = io.BytesIO()
-            scaled.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
-                buffer, "PNG", optimize=True
-            )
+            scaled.quantize(
+                colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+            ).save(buffer, "PNG", optimize=True)
             if buffer.tell() <= max_bytes:
                 return buffer.getvalue()
         width = int(width * SHRINK)
-    raise PictureError(f"{page}: does not fit {max_bytes} bytes at {MIN_WIDTH} pixels; list fewer pictures")
+    raise PictureError(
+        f"{page}: does not fit {max_bytes} bytes at {MIN_WIDTH} pixels; list fewer pictures"
+    )

@@ -1,4 +1,4 @@
-"""Recorded results: what a run measured, with command, revision, data and kind of machine, as one file for git."""
+"""Recorded results: what a run measured, on what and with what, as one file for git."""
 
 from __future__ import annotations
 
@@ -54,13 +54,15 @@ def record(root: Path, study: str, name: str, command: str) -> Path:
     Raises
     ------
     RecordError
-        Outputs are missing or older than code, params or data; a table is too long or about persons.
+        Outputs are missing or stale; a table is too long or about persons.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name):
         raise RecordError(f"name {name!r}: need letters, digits, `_` and `-` only")
     metrics = root / "metrics" / study
     if not (metrics / "summary.json").is_file():
-        raise RecordError(f"metrics/{study}/summary.json: not found; run `dvc repro {study}-publish`")
+        raise RecordError(
+            f"metrics/{study}/summary.json: not found; run `dvc repro {study}-publish`"
+        )
     _refuse_stale(root, study)
     params = load_yaml(root / "params.yaml")
     leakage = metrics / "leakage.json"
@@ -76,7 +78,10 @@ def record(root: Path, study: str, name: str, command: str) -> Path:
         "versions": versions(),
         "summary": read_json(metrics / "summary.json"),
         "leakage": read_json(leakage) if leakage.is_file() else None,
-        "tables": {path.stem: table(path, params[study]["source"]) for path in sorted(metrics.glob("*.csv"))},
+        "tables": {
+            path.stem: table(path, params[study]["source"])
+            for path in sorted(metrics.glob("*.csv"))
+        },
     }
     write_json(target, values | revision(root))
     return target
@@ -103,9 +108,14 @@ def table(path: Path, source: str) -> list[dict[str, Any]]:
     frame = pd.read_csv(path)
     private = sorted(PRIVATE_COLUMNS & set(frame.columns))
     if private:
-        raise RecordError(f"{path}: columns {', '.join(private)} name persons or recordings; only groups are recorded")
+        raise RecordError(
+            f"{path}: columns {', '.join(private)} name persons or recordings; "
+            "only groups are recorded"
+        )
     if len(frame) > MAX_ROWS:
-        raise RecordError(f"{path}: {len(frame)} rows, at most {MAX_ROWS} are recorded; make the table smaller")
+        raise RecordError(
+            f"{path}: {len(frame)} rows, at most {MAX_ROWS} are recorded; make the table smaller"
+        )
     if source not in PUBLISHED_CORPORA:
         frame = frame.drop(columns="test_group", errors="ignore")
     return [
@@ -119,7 +129,9 @@ def data_digests(root: Path, study: str) -> dict[str, str]:
     lock = root / "dvc.lock"
     stage = load_yaml(lock)["stages"].get(f"{study}-prepare", {}) if lock.is_file() else {}
     raw = [entry for entry in stage.get("deps", []) if entry["path"].startswith("data/raw/")]
-    return {entry["path"]: entry["md5"] for entry in [*raw, *stage.get("outs", [])] if "md5" in entry}
+    return {
+        entry["path"]: entry["md5"] for entry in [*raw, *stage.get("outs", [])] if "md5" in entry
+    }
 
 
 def revision(root: Path) -> dict[str, Any]:
@@ -131,12 +143,18 @@ def revision(root: Path) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that shape the numbers."""
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in PACKAGES
+    }
 
 
 def machine() -> dict[str, Any]:
     """Kind of machine, never which one."""
-    gpu = _output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]) if shutil.which("nvidia-smi") else ""
+    gpu = (
+        _output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"])
+        if shutil.which("nvidia-smi")
+        else ""
+    )
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
@@ -149,7 +167,9 @@ def machine() -> dict[str, Any]:
 def _cpu_model() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        found = re.search(
+            r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8"), flags=re.MULTILINE
+        )
         if found:
             return found[1].strip()
     return platform.processor() or "unknown"

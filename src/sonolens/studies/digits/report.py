@@ -26,7 +26,7 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     write_json(files.out("metrics/digits/summary.json"), accuracy | summary.xai_metrics(xai, scores))
     write_csv(files.out("metrics/digits/folds.csv"), folds)
     write_csv(files.out("metrics/digits/scores.csv"), xai)
-    write_csv(files.out("plots/digits/curves.csv"), summary.mean_curves(files))
+    write_csv(files.out("plots/digits/mprt.csv"), summary.mprt_curves(files))
 
     adapter = DigitsAdapter(files.root, params.study, params.common.seed)
     pages = files.out(PAGES)

@@ -81,11 +81,15 @@ def xai_metrics(table: pd.DataFrame, scores: pd.DataFrame) -> dict[str, float]:
                       "xai_n_nan": int(scores["score"].isna().sum())}  # fmt: skip
 
 
-def mean_curves(files: StageFiles) -> pd.DataFrame:
-    """Mean over items of every curve (MPRT and others), by method."""
+def mprt_curves(files: StageFiles) -> pd.DataFrame:
+    """Mean over items and models of the parameter-randomisation curves, by method and baseline."""
     curves = read_parquet(files.dep("data/digits/score/curves.parquet"))
-    columns = [column for column in curves.columns if column not in ("item_id", "person_id", "y", "target", "n_items")]
-    return curves.groupby(columns, sort=True, dropna=False)["y"].mean().reset_index()
+    curves = curves[curves["curve"] == "mprt"]
+    columns = ["cell", "protocol", "variant", "method", "baseline", "x"]
+    means = curves.groupby(columns, sort=True, dropna=False)["y"].mean().reset_index()
+    named = means["method"] + means["baseline"].map(lambda kind: "" if kind == "none" else f", {kind}")
+    means.insert(0, "series", named + means["cell"].radd(", ") + means["variant"].radd(", "))
+    return means
 
 
 def grids(

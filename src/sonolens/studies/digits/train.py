@@ -43,7 +43,7 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
         checkpoint.save(path, result.state, _description(params.study, key, data.classes))
         best = result.history[result.best_epoch]
         record.checkpoint(key.name, path, model_path(key), key.as_row(), {"val_accuracy": best["val_accuracy"]})
-    rows = [key.as_row() | row for key in keys for row in fitted[key.name].history]
+    rows = [{"series": series(key)} | key.as_row() | row for key in keys for row in fitted[key.name].history]
     write_csv(files.out("plots/digits/history.csv"), pd.DataFrame(rows))
     record.artifact(files.out("plots/digits/history.csv"), "plots")
     shutil.rmtree(folder)
@@ -61,6 +61,11 @@ def model_keys(study: Params) -> list[CellKey]:
         for variant in section.variants
         if variant == "trained" or protocol == "speaker" and seed == section.model_seeds[0]
     ]
+
+
+def series(key: CellKey) -> str:
+    """Name of a model in a legend."""
+    return f"{key.cell}, {key.protocol}, {key.variant}, fold {key.fold}, seed {key.model_seed}"
 
 
 def _note(record: Record, name: str, row: dict[str, float]) -> None:

@@ -44,11 +44,19 @@ def _decode(folder: Path) -> Case:
         assert np.array_equal(peer(), read_audio(path).waveform), "waveforms differ"
         assert np.array_equal(peer(), ours()), "waveforms differ"
 
-    return Case("decode_int16", "io", peer, ours, check, 1.4, "20 s of 48 kHz, 16 bit, against soundfile float32")
+    return Case(
+        "decode_int16",
+        "io",
+        peer,
+        ours,
+        check,
+        1.4,
+        "20 s of 48 kHz, 16 bit, against soundfile float32",
+    )
 
 
 def _decode_only(path: Path) -> np.ndarray:
-    """`read_audio` without the digest of the file and the search for damage, which the peer does not do."""
+    """`read_audio` without digest and search for damage, which the peer does not do."""
     from sonolens.data.audio import _decode as decode
 
     return decode(path.read_bytes())[0][:, 0]
@@ -67,7 +75,9 @@ def _store(folder: Path) -> list[Case]:
         shutil.rmtree(single, ignore_errors=True)
         single.mkdir()
         for row, values in zip(rows, maps, strict=True):
-            Image.fromarray((255 * values[0]).astype(np.uint8)).save(single / f"{row['item_id']}.png")
+            Image.fromarray((255 * values[0]).astype(np.uint8)).save(
+                single / f"{row['item_id']}.png"
+            )
             (single / f"{row['item_id']}.json").write_text(json.dumps(row | axes), encoding="utf-8")
 
     def write_array() -> None:
@@ -99,7 +109,9 @@ def _store(folder: Path) -> list[Case]:
         write_array()
         opened.clear()
         assert np.array_equal(ArrayStore(store).values, maps), "stored values differ"
-        assert abs(read_array() - read_files()) < N_ITEMS / 255, "items differ by more than 8 bits can hold"
+        assert abs(read_array() - read_files()) < N_ITEMS / 255, (
+            "items differ by more than 8 bits can hold"
+        )
         return "exact; the PNG has 8 bits"
 
     size = f"{N_ITEMS} maps of 128 x 44 against a PNG and a JSON each"
