@@ -33,7 +33,7 @@ else
 	  echo "PROFILE=$(PROFILE) rewrites params, metrics and plots in place, and these files have changes:"; \
 	  echo "$$changed"; echo 'Commit them, or take them back with `git restore .`, then run this again;'; \
   echo 'what an interrupted run had finished, stages and epochs, is kept.'; exit 1; fi
-	flags=$$($(BIN)/sonolens params flags '$(PROFILE)') && eval "$(BIN)/dvc exp run $$flags"
+	flags=$$($(BIN)/sonolens params flags '$(PROFILE)') && eval "$(BIN)/dvc exp run $$flags $(ARGS)"
 	@echo 'To keep the figures: sonolens record NAME --study STUDY --command "make repro PROFILE=$(PROFILE)"'
 	@echo 'To go back:          git restore . && dvc checkout'
 endif

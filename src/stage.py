@@ -11,7 +11,9 @@ from pathlib import Path
 SRC = str(Path(__file__).resolve().parent)
 os.environ["PYTHONPATH"] = SRC  # loky and Dask workers import the same code
 os.environ["PYTHONHASHSEED"] = "0"
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # busy-waiting workers cost up to 15x on shared cores
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # busy-waiting workers cost up to 15x on shared cores
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -20,5 +22,8 @@ if __name__ == "__main__":
     try:
         from sonolens.stages import main
     except ModuleNotFoundError as error:
-        sys.exit(f"{error}; this `python` ({sys.executable}) lacks it: activate the environment made by `make repro`")
+        sys.exit(
+            f"{error}; this `python` ({sys.executable}) lacks it: "
+            "activate the environment made by `make repro`"
+        )
     sys.exit(main(sys.argv[1:]))

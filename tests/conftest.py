@@ -65,3 +65,11 @@ def make_digits(tone: Callable[..., np.ndarray]) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def eager_workers(monkeypatch) -> None:
+    """Workers are started however little there is to do."""
+    from sonolens import parallel
+
+    monkeypatch.setattr(parallel, "WORKER_START_S", -1)

@@ -37,11 +37,22 @@ def prepared(name: str = "seed0") -> fit.Prepared:
 
 def train(folder: Path, config: fit.FitConfig = CONFIG, on_epoch=lambda row: None) -> fit.Fitted:
     job = prepared()
-    return fit.fit(job.model, job.train, job.val, config, seed=job.seed, folder=folder, device=CPU, on_epoch=on_epoch)
+    return fit.fit(
+        job.model,
+        job.train,
+        job.val,
+        config,
+        seed=job.seed,
+        folder=folder,
+        device=CPU,
+        on_epoch=on_epoch,
+    )
 
 
 def equal(a: fit.Fitted, b: fit.Fitted) -> bool:
-    return a.history == b.history and all(torch.equal(a.state[name], b.state[name]) for name in a.state)
+    return a.history == b.history and all(
+        torch.equal(a.state[name], b.state[name]) for name in a.state
+    )
 
 
 def runtime(engine: str, workers: int = 2) -> Runtime:
@@ -98,7 +109,9 @@ def test_sigkill_in_an_epoch_then_retry(tmp_path):
         train(Path(sys.argv[1]), on_epoch=stop)
     """
     here = [str(Path(__file__).parent), str(Path(fit.__file__).parents[1])]
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "b"), *here], check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "b"), *here], check=False
+    )
     assert done.returncode == -signal.SIGKILL
     assert (tmp_path / "b" / "last.ckpt").exists()
     assert equal(train(tmp_path / "a"), train(tmp_path / "b"))
@@ -113,20 +126,22 @@ def test_early_stop_keeps_the_best_epoch(tmp_path):
     assert result.best_epoch == len(result.history) - 1 - config.patience
 
 
-def test_jobs_are_the_same_under_every_engine_and_are_not_trained_twice(tmp_path):
+def test_jobs_are_the_same_under_every_engine_and_are_not_trained_twice(tmp_path, eager_workers):
     names = ["seed0", "seed1", "seed2"]
     rows = []
     results = {}
     for engine in ("serial", "loky"):
         results[engine] = fit.fit_jobs(
-            prepared, names, folder=tmp_path / engine, runtime=runtime(engine), device=checkpoint.device,
-            on_epoch=lambda name, row: rows.append((name, row["epoch"])),
+            prepared, names, folder=tmp_path / engine, runtime=runtime(engine),
+            device=checkpoint.device, on_epoch=lambda name, row: rows.append((name, row["epoch"])),
         )  # fmt: skip
     assert all(equal(results["serial"][name], results["loky"][name]) for name in names)
-    assert sorted(rows) == sorted((name, epoch) for name in names for epoch in range(3) for _ in range(2))
+    assert sorted(rows) == sorted(
+        (name, epoch) for name in names for epoch in range(3) for _ in range(2)
+    )
     again = fit.fit_jobs(
-        partial(pytest.fail), names, folder=tmp_path / "serial", runtime=runtime("serial"), device=checkpoint.device,
-        on_epoch=lambda name, row: None,
+        partial(pytest.fail), names, folder=tmp_path / "serial", runtime=runtime("serial"),
+        device=checkpoint.device, on_epoch=lambda name, row: None,
     )  # fmt: skip
     assert all(equal(again[name], results["serial"][name]) for name in names)
 
@@ -167,5 +182,3 @@ def test_shift_moves_and_fills_with_silence():
     inputs = torch.ones(1, 1, 10, 10)
     moved = fit.Augment(time_shift=0.3)(inputs, torch.tensor([[0.0, 0, 0, 0.999, 0, 0]]).numpy())
     assert moved[0, 0, 0].tolist() == [0, 0, 0] + [1] * 7
-
-

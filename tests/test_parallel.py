@@ -47,14 +47,23 @@ def test_loky_gives_the_bytes_and_order_of_a_loop():
     items = list(range(7))
     expected = [draw(item) for item in items]
     assert list(parallel.run(draw, items, runtime("serial"))) == expected
-    assert list(parallel.run(draw, (item for item in items), runtime("loky"))) == expected
+    assert list(parallel.run(draw, iter(items), runtime("loky"), probe=False)) == expected
 
 
 def test_loky_works_in_other_processes_and_one_worker_or_serial_in_this():
     here = {os.getpid()}
     assert set(parallel.run(place, range(4), runtime("serial"))) == here
     assert set(parallel.run(place, range(4), runtime("loky", workers=1))) == here
-    assert not set(parallel.run(place, range(4), runtime("loky"))) & here
+    assert not set(parallel.run(place, range(4), runtime("loky"), probe=False)) & here
+
+
+def test_workers_are_started_only_for_what_is_worth_it(monkeypatch):
+    here = os.getpid()
+    assert set(parallel.run(place, range(50), runtime("loky"))) == {here}
+    monkeypatch.setattr(parallel, "WORKER_START_S", -1)
+    first, *others = parallel.run(place, range(5), runtime("loky"))
+    assert first == here
+    assert here not in others
 
 
 def test_nothing_in_nothing_out():
@@ -74,14 +83,14 @@ def test_results_come_one_by_one():
 
 @pytest.mark.parametrize("name", ["serial", "loky"])
 def test_errors_of_a_worker_reach_the_caller_after_the_results_before(name):
-    results = parallel.run(refuse, range(6), runtime(name))
+    results = parallel.run(refuse, range(6), runtime(name), probe=False)
     with pytest.raises(KeyError, match="three"):
         list(results)
 
 
 @pytest.mark.parametrize("name", ["serial", "loky"])
 def test_a_caller_may_stop_early(name):
-    results = parallel.run(abs, range(-50, 0), runtime(name))
+    results = parallel.run(abs, range(-50, 0), runtime(name), probe=False)
     assert next(results) == 50
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # joblib tells of tasks that were not used
@@ -92,7 +101,7 @@ def test_a_caller_may_stop_early(name):
 def test_the_engine_is_not_seen_by_the_callers_own_joblib():
     from joblib import Parallel
 
-    results = parallel.run(abs, range(-4, 0), runtime("loky"))
+    results = parallel.run(abs, range(-4, 0), runtime("loky"), probe=False)
     next(results)
     assert Parallel().n_jobs == 1
     assert list(results) == [3, 2, 1]

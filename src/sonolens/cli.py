@@ -64,12 +64,18 @@ def flags(
     typer.echo()
 
 
-def _merge(values: dict[str, Any], overrides: dict[str, Any], source: str, prefix: str = "") -> dict[str, Any]:
+def _merge(
+    values: dict[str, Any], overrides: dict[str, Any], source: str, prefix: str = ""
+) -> dict[str, Any]:
     merged = dict(values)
     for key, value in overrides.items():
         if key not in values:
             raise base.ParamsError(f"{source}: {prefix}{key}: params.yaml has no such key")
-        merged[key] = _merge(values[key], value, source, f"{prefix}{key}.") if isinstance(value, dict) else value
+        merged[key] = (
+            _merge(values[key], value, source, f"{prefix}{key}.")
+            if isinstance(value, dict)
+            else value
+        )
     return merged
 
 

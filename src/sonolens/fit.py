@@ -33,7 +33,8 @@ class Augment:
     """Changes of training spectrograms (batch, channel, freq, time) on a scale whose silence is 0.
 
     time_shift, freq_shift    largest shift, share of the axis; the gap is filled with silence
-    time_mask, freq_mask      longest masked stretch, share of the axis (SpecAugment, Park et al. 2019, without warping)
+    time_mask, freq_mask      longest masked stretch, share of the axis (SpecAugment, Park et al.
+                              2019, without warping)
     """
 
     time_shift: float = 0.0
@@ -43,7 +44,10 @@ class Augment:
 
     def __call__(self, inputs: Tensor, draws: np.ndarray) -> Tensor:
         """`draws` uniform in [0, 1), shape=(batch, 6)."""
-        for axis, shift, mask, first in ((2, self.freq_shift, self.freq_mask, 0), (3, self.time_shift, self.time_mask, 3)):
+        for axis, shift, mask, first in (
+            (2, self.freq_shift, self.freq_mask, 0),
+            (3, self.time_shift, self.time_mask, 3),
+        ):
             n_cells = inputs.shape[axis]
             draw = torch.from_numpy(draws[:, first : first + 3]).to(inputs.device)
             cells = torch.arange(n_cells, device=inputs.device)
@@ -64,6 +68,8 @@ class Augment:
 
 @dataclass(frozen=True)
 class FitConfig:
+    """Sizes, rates and augmentation of a training."""
+
     epochs: int
     batch_size: int
     learning_rate: float
@@ -74,7 +80,10 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Best weights by validation loss, and one row per epoch (epoch, train_loss, val_loss, val_accuracy)."""
+    """Best weights by validation loss, and one row per epoch.
+
+    A row holds epoch, train_loss, val_loss and val_accuracy.
+    """
 
     state: dict[str, Tensor]
     history: list[dict[str, float]]
@@ -99,19 +108,22 @@ class _Batches:
     def __len__(self) -> int:
         n_items, size = len(self.part.labels), self.config.batch_size
         # BatchNorm cannot train on a batch of one.
-        return n_items // size + (n_items % size > 1 or self.epoch is None and n_items % size == 1)
+        return n_items // size + (
+            n_items % size > 1 or (self.epoch is None and n_items % size == 1)
+        )
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        n_items, size, training = len(self.part.labels), self.config.batch_size, self.epoch is not None
+        n_items, size, epoch = len(self.part.labels), self.config.batch_size, self.epoch
         order = np.arange(n_items)
-        if training:
-            order = rng.numpy_generator(self.seed, "order", self.epoch).permutation(n_items)
+        if epoch is not None:
+            order = rng.numpy_generator(self.seed, "order", epoch).permutation(n_items)
         for start in range(0, len(self) * size, size):
             rows = order[start : start + size]
             inputs, labels = self.part.inputs[rows], self.part.labels[rows]
-            if training:
+            if epoch is not None:
                 draws = [
-                    rng.numpy_generator(self.seed, "augment", self.epoch, self.part.ids[row]).random(6) for row in rows
+                    rng.numpy_generator(self.seed, "augment", epoch, self.part.ids[row]).random(6)
+                    for row in rows
                 ]
                 inputs = self.config.augment(inputs, np.array(draws))
             yield inputs, labels
@@ -129,7 +141,9 @@ def fit(
     on_epoch: EpochCallback = lambda row: None,
     progress: bool = False,
 ) -> Fitted:
-    """Train a classifier with cross-entropy, AdamW and a cosine schedule; stop early; keep the best epoch.
+    """Train a classifier with cross-entropy, AdamW and a cosine schedule.
+
+    Training stops early; the best epoch is kept.
 
     Parameters
     ----------
@@ -142,8 +156,8 @@ def fit(
     seed
         Root of order, augmentation and dropout.
     folder
-        Where the state of the last full epoch lies. A state found there is resumed and gives the same final
-        weights as an undisturbed run.
+        Where the state of the last full epoch lies. A state found there is resumed and gives the
+        same final weights as an undisturbed run.
     device
         CPU or CUDA.
     on_epoch
@@ -178,8 +192,13 @@ def fit(
                 self.net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
             )
             n_steps = config.epochs * len(_Batches(train, config, seed, 0))
-            scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=n_steps)
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+            scheduler = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, config.learning_rate, total_steps=n_steps
+            )
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+            }
 
         def train_dataloader(self) -> _Batches:
             return _Batches(train, config, seed, self.current_epoch)
@@ -188,7 +207,9 @@ def fit(
             return _Batches(val, config, seed, None)
 
         def on_train_epoch_start(self) -> None:
-            torch.manual_seed(rng.seed_for(seed, "dropout", self.current_epoch))  # inside rng.forked
+            torch.manual_seed(
+                rng.seed_for(seed, "dropout", self.current_epoch)
+            )  # inside rng.forked
             self.losses = []
 
         def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
@@ -212,18 +233,26 @@ def fit(
             }
             if not np.isfinite([row["train_loss"], row["val_loss"]]).all():
                 raise ValueError(
-                    f"fit: loss is not finite in epoch {self.current_epoch} (train {row['train_loss']}, validation "
-                    f"{row['val_loss']}); lower the learning rate (now {config.learning_rate})"
+                    f"fit: loss is not finite in epoch {self.current_epoch} "
+                    f"(train {row['train_loss']}, validation {row['val_loss']}); "
+                    f"lower the learning rate (now {config.learning_rate})"
                 )
             if not self.history or row["val_loss"] < min(old["val_loss"] for old in self.history):
-                self.best = {name: value.detach().cpu().clone() for name, value in self.net.state_dict().items()}
+                self.best = {
+                    name: value.detach().cpu().clone()
+                    for name, value in self.net.state_dict().items()
+                }
                 self.best_epoch = self.current_epoch
             self.history.append(row)
             self.log("val_loss", row["val_loss"])
             on_epoch(row)
 
         def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-            checkpoint["sonolens"] = {"history": self.history, "best": self.best, "best_epoch": self.best_epoch}
+            checkpoint["sonolens"] = {
+                "history": self.history,
+                "best": self.best,
+                "best_epoch": self.best_epoch,
+            }
 
         def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
             for name, value in checkpoint["sonolens"].items():
@@ -249,7 +278,10 @@ def fit(
             devices=1,
             max_epochs=config.epochs,
             reload_dataloaders_every_n_epochs=1,
-            callbacks=[EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=False), SaveEpoch()],
+            callbacks=[
+                EarlyStopping("val_loss", patience=config.patience, check_on_train_epoch_end=False),
+                SaveEpoch(),
+            ],
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,
@@ -282,7 +314,9 @@ def fit_jobs(
     device: Callable[[str], torch.device],
     on_epoch: Callable[[str, dict[str, float]], None],
 ) -> dict[str, Fitted]:
-    """Several trainings under the engine of `runtime`; finished ones found in `folder` are taken as they are.
+    """Several trainings under the engine of `runtime`.
+
+    Finished ones found in `folder` are taken as they are.
 
     Parameters
     ----------
@@ -302,7 +336,7 @@ def fit_jobs(
     """
     with _owned(folder), _Follower(folder, names, on_epoch):
         job = partial(_fit_job, prepare, folder, runtime.device, device)
-        paths = list(parallel.run(job, list(names), runtime))
+        paths = list(parallel.run(job, names, runtime))
     return {name: _load_fitted(path) for name, path in zip(names, paths, strict=True)}
 
 
@@ -319,11 +353,17 @@ def _owned(folder: Path) -> Iterator[None]:
         with FileLock(folder.with_suffix(".lock"), timeout=0):
             yield
     except Timeout as error:
-        raise FolderBusy(f"{folder}: another process trains the same models; wait for it or stop it") from error
+        raise FolderBusy(
+            f"{folder}: another process trains the same models; wait for it or stop it"
+        ) from error
 
 
 def _fit_job(
-    prepare: Callable[[str], Prepared], folder: Path, kind: str, device: Callable[[str], torch.device], name: str
+    prepare: Callable[[str], Prepared],
+    folder: Path,
+    kind: str,
+    device: Callable[[str], torch.device],
+    name: str,
 ) -> Path:
     path = folder / name / "fitted.pt"
     if path.exists():
@@ -337,11 +377,13 @@ def _fit_job(
             stream.flush()
 
         fitted = fit(
-            job.model, job.train, job.val, job.config, seed=job.seed, folder=folder / name, device=device(kind),
-            on_epoch=note,
+            job.model, job.train, job.val, job.config,
+            seed=job.seed, folder=folder / name, device=device(kind), on_epoch=note,
         )  # fmt: skip
     buffer = io.BytesIO()
-    torch.save({"state": fitted.state, "history": fitted.history, "best_epoch": fitted.best_epoch}, buffer)
+    torch.save(
+        {"state": fitted.state, "history": fitted.history, "best_epoch": fitted.best_epoch}, buffer
+    )
     with whole(path) as result:
         result.write(buffer.getvalue())
     return path
@@ -354,7 +396,9 @@ def _load_fitted(path: Path) -> Fitted:
 class _Follower:
     """Reads the histories that workers write, and reports each epoch once."""
 
-    def __init__(self, folder: Path, names: Sequence[str], on_epoch: Callable[[str, dict[str, float]], None]) -> None:
+    def __init__(
+        self, folder: Path, names: Sequence[str], on_epoch: Callable[[str, dict[str, float]], None]
+    ) -> None:
         self.folder, self.names, self.on_epoch = folder, names, on_epoch
         self.seen: set[tuple[str, float]] = set()
         self.done = threading.Event()
@@ -383,7 +427,9 @@ class _Follower:
     def _read(self) -> None:
         for name in self.names:
             path = self.folder / name / HISTORY
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+            lines = (
+                path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+            )
             for line in lines:
                 if not line.endswith("\n"):
                     continue  # still being written

@@ -1,4 +1,7 @@
-"""Content keys: equal params, code and data, equal key, in a workspace, a temporary clone and a commit."""
+"""Content keys: equal params, code and data, equal key.
+
+The same in a workspace, a temporary clone and a commit.
+"""
 
 from __future__ import annotations
 

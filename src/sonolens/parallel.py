@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from sonolens.params import Runtime
 
 CONNECT_S = 10
+WORKER_START_S = 12.0  # of two that import torch, Lightning and SciPy on two cores
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -55,15 +58,35 @@ def _chosen(runtime: Runtime) -> AbstractContextManager[object]:
 
 
 def run(
-    function: Callable[[Item], Result], items: Sequence[Item] | Iterable[Item], runtime: Runtime
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    runtime: Runtime,
+    *,
+    probe: bool = True,
 ) -> Iterator[Result]:
-    """Results of `function` over `items`, in the order of `items`, as they become ready."""
+    """Results of `function` over `items`, in the order of `items`, as they become ready.
+
+    With `probe`, items run in this process until what is left is worth starting loky's workers,
+    each of which imports everything anew. The results are the same either way.
+    """
     from joblib import Parallel, delayed
 
+    left = deque(items)
+    if probe and runtime.engine == "loky":
+        spent_s, n_done = 0.0, 0
+        while left and not (n_done and _worth_workers(spent_s / n_done * len(left), runtime)):
+            started_s = time.perf_counter()
+            result = _one(function, left.popleft(), runtime.threads)
+            spent_s, n_done = spent_s + time.perf_counter() - started_s, n_done + 1
+            yield result
     with _connected(runtime):
-        with _chosen(runtime):  # left before the first result, so that the caller's own joblib calls do not see it
+        with _chosen(runtime):  # left before the first result: the caller's joblib must not see it
             parallel = Parallel(return_as="generator")
-        yield from parallel(delayed(_one)(function, item, runtime.threads) for item in items)
+        yield from parallel(delayed(_one)(function, item, runtime.threads) for item in left)
+
+
+def _worth_workers(remaining_s: float, runtime: Runtime) -> bool:
+    return remaining_s * (1 - 1 / runtime.workers) > WORKER_START_S
 
 
 def _one(function: Callable[[Any], Any], item: Any, threads: int) -> Any:

@@ -22,12 +22,18 @@ class Section(BaseModel):
 
 
 class Common(Section):
+    """What all studies share."""
+
     seed: int = Field(ge=0, description="root of all randomness")
 
 
 class Tracking(Section):
+    """The record in MLflow."""
+
     enabled: bool
-    system_metrics_interval_s: float = Field(gt=0, description="sampling of CPU and memory by MLflow")
+    system_metrics_interval_s: float = Field(
+        gt=0, description="sampling of CPU and memory by MLflow"
+    )
 
 
 class Runtime(Section):
@@ -56,7 +62,9 @@ class StageParams(Generic[StudySection]):
 def load_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping. Raises ParamsError that names the file and line."""
     if not path.is_file():
-        raise ParamsError(f"{path}: not found; run from the folder that holds dvc.yaml and params.yaml")
+        raise ParamsError(
+            f"{path}: not found; run from the folder that holds dvc.yaml and params.yaml"
+        )
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -78,7 +86,9 @@ def validate(values: dict[str, Any], model: type[BaseModel], source: str) -> Any
 def _explain_error(error: Any, model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(error["loc"][-1]), _names_beside(error["loc"], model), n=1)
+        close = difflib.get_close_matches(
+            str(error["loc"][-1]), _names_beside(error["loc"], model), n=1
+        )
         hint = f"; did you mean {close[0]}?" if close else "; remove it"
         return f"{key}: unknown key{hint}"
     if error["type"] == "missing":

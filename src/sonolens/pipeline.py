@@ -18,7 +18,7 @@ MAIN_ROOT_MARK = (".dvc", "tmp", "exps")
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One stage of dvc.yaml with `${…}` filled in from params.yaml; paths are relative to the root."""
+    """A stage of dvc.yaml, `${…}` filled in from params.yaml; paths are relative to the root."""
 
     name: str
     cmd: str
@@ -50,11 +50,19 @@ def load_pipeline(root: Path, params: dict[str, Any] | None = None) -> dict[str,
 
 def _spec(name: str, body: dict[str, Any], values: dict[str, Any]) -> StageSpec:
     def paths(kind: str) -> tuple[str, ...]:
-        items = (next(iter(item)) if isinstance(item, dict) else item for item in body.get(kind, []))
+        items = (
+            next(iter(item)) if isinstance(item, dict) else item for item in body.get(kind, [])
+        )
         return tuple(_interpolate(item, values) for item in items)
 
     return StageSpec(
-        name, body["cmd"], paths("deps"), paths("params"), paths("outs"), paths("metrics"), paths("plots")
+        name,
+        body["cmd"],
+        paths("deps"),
+        paths("params"),
+        paths("outs"),
+        paths("metrics"),
+        paths("plots"),
     )
 
 
@@ -85,13 +93,17 @@ class StageFiles:
     def dep(self, path: str) -> Path:
         """A declared input. Raises KeyError when dvc.yaml does not list it."""
         if not any(path == dep or path.startswith(dep + "/") for dep in self.spec.deps):
-            raise KeyError(f"dvc.yaml: stage {self.spec.name} reads {path}, which is not among its deps")
+            raise KeyError(
+                f"dvc.yaml: stage {self.spec.name} reads {path}, which is not among its deps"
+            )
         return self.root / path
 
     def out(self, path: str) -> Path:
         """Where to write a declared output. Raises KeyError when dvc.yaml does not list it."""
         if path not in self.spec.outputs:
-            raise KeyError(f"dvc.yaml: stage {self.spec.name} writes {path}, which is not among its outs")
+            raise KeyError(
+                f"dvc.yaml: stage {self.spec.name} writes {path}, which is not among its outs"
+            )
         target = self.staging / path
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
@@ -124,7 +136,10 @@ def open_files(root: Path, spec: StageSpec, key: str = "") -> Iterator[StageFile
 
 
 def main_root(root: Path) -> Path:
-    """The user's checkout: `root` itself, or the one whose .dvc/tmp/exps holds it, or its worktree's."""
+    """The user's checkout.
+
+    `root` itself, or the one whose .dvc/tmp/exps holds it, or its worktree's.
+    """
     import subprocess
 
     parts = root.resolve().parts
@@ -132,11 +147,25 @@ def main_root(root: Path) -> Path:
         if parts[start : start + len(MAIN_ROOT_MARK)] == MAIN_ROOT_MARK:
             root = Path(*parts[:start])
             break
-    command = ["git", "-C", str(root), "rev-parse", "--show-prefix", "--path-format=absolute", "--git-common-dir"]
+    command = [
+        "git",
+        "-C",
+        str(root),
+        "rev-parse",
+        "--show-prefix",
+        "--path-format=absolute",
+        "--git-common-dir",
+    ]
     # A hook of git names its own repository in the environment.
-    environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("GIT_DIR", "GIT_WORK_TREE")
+    }
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        answer = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=environment
+        )
     except FileNotFoundError:  # no git here
         return root.resolve()
     prefix, _, common = answer.stdout.removesuffix("\n").partition("\n")
@@ -146,7 +175,7 @@ def main_root(root: Path) -> Path:
 
 
 def scratch(root: Path, *parts: str) -> Path:
-    """A folder of the main checkout that survives temporary experiments: .dvc/tmp/sonolens/…"""
+    """A folder below .dvc/tmp/sonolens of the main checkout; it survives temporary experiments."""
     folder = main_root(root).joinpath(".dvc", "tmp", "sonolens", *parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -49,7 +49,7 @@ def torch_generator(*parts: int | str) -> torch.Generator:
 
 @contextmanager
 def forked(*parts: int | str) -> Iterator[None]:
-    """Seed the global generators of Python, NumPy and torch inside the block, restore them after it.
+    """Seed the global generators of Python, NumPy and torch in the block, restore them after it.
 
     The one place for code that knows only global generators (initialisation, dropout).
     """

@@ -96,7 +96,10 @@ def _imported_names(text: str, package: tuple[str, ...]) -> tuple[str, ...]:
 def _runtime_nodes(tree: ast.AST) -> list[ast.AST]:
     nodes: list[ast.AST] = []
     for child in ast.iter_child_nodes(tree):
-        if isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        if isinstance(child, ast.If) and ast.unparse(child.test) in (
+            "TYPE_CHECKING",
+            "typing.TYPE_CHECKING",
+        ):
             for other in child.orelse:
                 nodes += [other, *_runtime_nodes(other)]
             continue
@@ -107,20 +110,27 @@ def _runtime_nodes(tree: ast.AST) -> list[ast.AST]:
 def file_digest(path: Path) -> str:
     """MD5 of a file, as DVC writes it; of a folder, MD5 over its sorted relative names and MD5s."""
     if path.is_dir():
-        parts = [f"{file.relative_to(path).as_posix()}:{file_digest(file)}" for file in _files_below(path)]
+        parts = [
+            f"{file.relative_to(path).as_posix()}:{file_digest(file)}"
+            for file in _files_below(path)
+        ]
         return hashlib.md5("\n".join(parts).encode(), usedforsecurity=False).hexdigest()
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _files_below(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    return sorted(
+        file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts
+    )
 
 
 def code_key(*modules: str) -> dict[str, str]:
     """MD5 of every file in the import closure of `modules`, by path relative to `src`."""
     src = source_root()
-    return {path.relative_to(src).as_posix(): file_digest(path) for path in import_closure(*modules)}
+    return {
+        path.relative_to(src).as_posix(): file_digest(path) for path in import_closure(*modules)
+    }
 
 
 def content_key(**parts: Any) -> str:
@@ -135,4 +145,6 @@ def _key_text(part: Any) -> Any:
     if isinstance(part, (np.bool_, np.integer, np.floating)):
         return part.item()
     # The text of an array is shortened, that of a set or an object differs from run to run.
-    raise TypeError(f"content_key: found a {type(part).__name__}, need numbers, text, paths, lists or mappings")
+    raise TypeError(
+        f"content_key: found a {type(part).__name__}, need numbers, text, paths, lists or mappings"
+    )

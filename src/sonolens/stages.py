@@ -1,4 +1,4 @@
-"""Runs one stage of dvc.yaml: guard, params, tracking record, the stage itself, outputs written whole."""
+"""Runs one stage of dvc.yaml: guard, params, record, the stage itself, outputs written whole."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class StageError(RuntimeError):
 
 def main(arguments: Sequence[str]) -> int:
     """Entry of src/stage.py. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python src/stage.py", description="Run one stage of the pipeline.")
+    parser = argparse.ArgumentParser(
+        prog="python src/stage.py", description="Run one stage of the pipeline."
+    )
     parser.add_argument("study", choices=studies())
     parser.add_argument("stage", help="stage of the study, as in dvc.yaml")
     parser.add_argument("cell", nargs="?", help="cell of the stage, where it has several")
@@ -49,16 +51,23 @@ def main(arguments: Sequence[str]) -> int:
 
 def studies() -> list[str]:
     """Names of the studies: the folders below `studies` that have a params.py."""
-    return sorted(path.parent.name for path in (Path(__file__).parent / "studies").glob("*/params.py"))
+    return sorted(
+        path.parent.name for path in (Path(__file__).parent / "studies").glob("*/params.py")
+    )
 
 
 def params_model() -> type[base.Section]:
     """Model of params.yaml, composed of `runtime`, `common` and the studies' sections."""
     sections: dict[str, Any] = {
-        study: (importlib.import_module(f"sonolens.studies.{study}.params").Params, ...) for study in studies()
+        study: (importlib.import_module(f"sonolens.studies.{study}.params").Params, ...)
+        for study in studies()
     }
     return create_model(
-        "AllParams", __base__=base.Section, runtime=(base.Runtime, ...), common=(base.Common, ...), **sections
+        "AllParams",
+        __base__=base.Section,
+        runtime=(base.Runtime, ...),
+        common=(base.Common, ...),
+        **sections,
     )
 
 
@@ -86,7 +95,9 @@ def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
     started = time.time()
     with (
         _alone(root, name),
-        open_files(root, spec, keys.stage_key(root, spec, values, cell=cell, device=device)) as files,
+        open_files(
+            root, spec, keys.stage_key(root, spec, values, cell=cell, device=device)
+        ) as files,
         track.open_record(root, spec, values, study=study, stage=stage, cell=cell) as record,
     ):
         module.run(stage_params, files, record)
@@ -95,12 +106,12 @@ def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
 
 
 def guard(root: Path) -> None:
-    """Refuse to run another checkout's code: its numbers would be published under this one's name."""
+    """Refuse another checkout's code: its numbers would be published under this one's name."""
     found, needed = Path(__file__).resolve().parent, (root / "src" / "sonolens").resolve()
     if found != needed:
         raise StageError(
-            f"the imported package lies in {found}, need {needed}; start stages as `python src/stage.py` "
-            "from the folder that holds dvc.yaml"
+            f"the imported package lies in {found}, need {needed}; start stages as "
+            "`python src/stage.py` from the folder that holds dvc.yaml"
         )
 
 
@@ -115,7 +126,7 @@ def _need_inputs(root: Path, spec: StageSpec) -> None:
 
 @contextmanager
 def _alone(root: Path, name: str) -> Iterator[None]:
-    """One run of a stage per checkout: a second writer would mix its outputs with the first one's."""
+    """One run of a stage per checkout: a second writer would mix its outputs with the first's."""
     from filelock import FileLock, Timeout
 
     place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
@@ -123,7 +134,9 @@ def _alone(root: Path, name: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise StageError("another process runs this stage in this folder; wait for it or stop it") from error
+        raise StageError(
+            "another process runs this stage in this folder; wait for it or stop it"
+        ) from error
     try:
         yield
     finally:

@@ -11,7 +11,10 @@ from sonolens import rng
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its bootstrap interval; `n_person` persons, `n_item` valid items, `n_nan` left out."""
+    """An estimate with its bootstrap interval.
+
+    `n_person` persons, `n_item` valid items, `n_nan` left out.
+    """
 
     value: float
     low: float
@@ -55,11 +58,15 @@ def person_bootstrap(
 
     References
     ----------
-    Davison and Hinkley, Bootstrap Methods and their Application (1997), section 3.8 (cluster resampling).
+    Davison and Hinkley, Bootstrap Methods and their Application (1997), section 3.8 (cluster
+    resampling).
     """
     values, persons = np.asarray(values, float), np.asarray(persons)
     if values.shape != persons.shape or values.ndim != 1:
-        raise ValueError(f"person_bootstrap: values {values.shape} and persons {persons.shape} must be equal vectors")
+        raise ValueError(
+            f"person_bootstrap: values {values.shape} and persons {persons.shape} "
+            "must be equal vectors"
+        )
     if weight not in ("person", "item"):
         raise ValueError(f"person_bootstrap: weight {weight!r}, need person or item")
     valid = ~np.isnan(values)
@@ -74,7 +81,9 @@ def person_bootstrap(
     estimate = sums.sum() / counts.sum()
     low = high = np.nan
     if n_person > 1:
-        draws = rng.numpy_generator(seed, "person_bootstrap").integers(0, n_person, (n_resamples, n_person))
+        draws = rng.numpy_generator(seed, "person_bootstrap").integers(
+            0, n_person, (n_resamples, n_person)
+        )
         resampled = sums[draws].sum(1) / counts[draws].sum(1)
         low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(estimate), float(low), float(high), n_person, n_item, int((~valid).sum()))

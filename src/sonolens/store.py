@@ -38,10 +38,11 @@ def whole(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 
 def move_all(moves: Sequence[tuple[Path, Path]]) -> None:
-    """Move finished files and folders (from, to) to their places, replacing what is there: all of them or none.
+    """Move finished files and folders (from, to) to their places: all of them or none.
 
-    First everything is brought beside its place, then what is there is set aside, so that only renames lie between
-    the old state and the new one, and a failure brings the old one back.
+    What is there is replaced. First everything is brought beside its place, then what is there is
+    set aside, so that only renames lie between the old state and the new one, and a failure brings
+    the old one back.
     """
     new = [_beside(place, "part") for _, place in moves]
     old = [_beside(place, "old") for _, place in moves]
@@ -93,7 +94,14 @@ def _remove(path: Path) -> None:
 def write_json(path: Path, values: Any, digits: int = 10) -> None:
     """JSON with sorted keys, floats rounded to `digits` significant digits, NaN as null."""
     with whole(path, "w") as stream:
-        json.dump(_plain(values, digits), stream, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        json.dump(
+            _plain(values, digits),
+            stream,
+            indent=2,
+            sort_keys=True,
+            allow_nan=False,
+            ensure_ascii=False,
+        )
         stream.write("\n")
 
 
@@ -120,7 +128,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise StoreError(f"{path}: not found; run `dvc repro` or `dvc checkout`") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path}: not valid JSON ({error}); delete it and run `dvc checkout`") from error
+        raise StoreError(
+            f"{path}: not valid JSON ({error}); delete it and run `dvc checkout`"
+        ) from error
 
 
 def write_csv(path: Path, table: pd.DataFrame, digits: int = 6) -> None:
@@ -142,14 +152,16 @@ def read_parquet(path: Path) -> pd.DataFrame:
     except FileNotFoundError as error:
         raise StoreError(f"{path}: not found; run `dvc repro` or `dvc checkout`") from error
     except (OSError, ValueError, KeyError, NotImplementedError, ArrowException) as error:
-        raise StoreError(f"{path}: damaged ({error}); delete it and run `dvc checkout` or `dvc repro`") from error
+        raise StoreError(
+            f"{path}: damaged ({error}); delete it and run `dvc checkout` or `dvc repro`"
+        ) from error
 
 
 class ArrayStore:
     """Folder with values.npy, index.parquet and axes.json.
 
-    Equal shapes: values (N, *shape). Ragged: values (total, *rest), flat along the first axis, with the
-    columns `offset` and `length` in the index. Opened lazily as a memory map.
+    Equal shapes: values (N, *shape). Ragged: values (total, *rest), flat along the first axis, with
+    the columns `offset` and `length` in the index. Opened lazily as a memory map.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -160,14 +172,21 @@ class ArrayStore:
         try:
             self.values: np.ndarray = np.lib.format.open_memmap(path, mode="r")
         except (OSError, ValueError, TypeError, OverflowError, SyntaxError, TokenError) as error:
-            raise StoreError(f"{path}: damaged or missing ({error}); delete {folder} and run `dvc checkout`") from error
+            raise StoreError(
+                f"{path}: damaged or missing ({error}); delete {folder} and run `dvc checkout`"
+            ) from error
         lengths = self.index["length"].to_numpy() if self.ragged else np.ones(len(self.index), int)
         needed = int(lengths.sum())
         if self.values.ndim == 0 or len(self.values) != needed:
             found = self.values.shape
-            raise StoreError(f"{path}: shape {found}, index.parquet needs {needed} rows; run `dvc checkout`")
+            raise StoreError(
+                f"{path}: shape {found}, index.parquet needs {needed} rows; run `dvc checkout`"
+            )
         if self.ragged and not np.array_equal(self.index["offset"], np.cumsum(lengths) - lengths):
-            raise StoreError(f"{self.folder / 'index.parquet'}: offsets and lengths do not fit; run `dvc checkout`")
+            raise StoreError(
+                f"{self.folder / 'index.parquet'}: offsets and lengths do not fit; "
+                "run `dvc checkout`"
+            )
 
     @property
     def ragged(self) -> bool:
@@ -183,15 +202,23 @@ class ArrayStore:
         return np.asarray(self.values[offset : offset + length])
 
     def rows(self, item_ids: Sequence[str]) -> list[int]:
-        """Row numbers of `item_ids`. Raises StoreError that names the first unknown one, or when ids occur twice."""
+        """Row numbers of `item_ids`.
+
+        Raises StoreError that names the first unknown one, or when ids occur twice.
+        """
         if not hasattr(self, "_row_of"):
             self._row_of = {item_id: row for row, item_id in enumerate(self.index["item_id"])}
         if len(self._row_of) != len(self):
-            raise StoreError(f"{self.folder}: {len(self)} rows of {len(self._row_of)} items; choose rows by the index")
+            raise StoreError(
+                f"{self.folder}: {len(self)} rows of {len(self._row_of)} items; "
+                "choose rows by the index"
+            )
         try:
             return [self._row_of[item_id] for item_id in item_ids]
         except KeyError as error:
-            raise StoreError(f"{self.folder}: no item {error.args[0]!r} among {len(self)}") from error
+            raise StoreError(
+                f"{self.folder}: no item {error.args[0]!r} among {len(self)}"
+            ) from error
 
     def take(self, item_ids: Sequence[str]) -> np.ndarray:
         """Equal shapes only: values (len(item_ids), *shape)."""
@@ -211,9 +238,10 @@ class ArrayWriter:
     index: list[dict[str, Any]] | None = None
 
     def append(self, values: np.ndarray, rows: dict[str, Any] | Sequence[dict[str, Any]]) -> None:
-        """Add one ragged item with its index row, or a block (batch, *shape) of equal shapes with a row each.
+        """Add one ragged item with its index row, or a block of equal shapes with a row each.
 
-        Raises StoreError when rows and values do not fit to each other or to what was appended before.
+        A block is (batch, *shape). Raises StoreError when rows and values do not fit to each other
+        or to what was appended before.
         """
         rows = self._checked(values, rows)
         shape = values.shape[1:]
@@ -222,27 +250,42 @@ class ArrayWriter:
             self._header()
         if (values.dtype, shape) != (self.dtype, self.item_shape):
             raise StoreError(
-                f"{self.folder}: found {values.dtype} {shape}, earlier items have {self.dtype} {self.item_shape}"
+                f"{self.folder}: found {values.dtype} {shape}, "
+                f"earlier items have {self.dtype} {self.item_shape}"
             )
         assert self.index is not None
         self.index += rows
         self.n_rows += len(values)
         self.stream.write(np.ascontiguousarray(values).data)
 
-    def _checked(self, values: np.ndarray, rows: dict[str, Any] | Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _checked(
+        self, values: np.ndarray, rows: dict[str, Any] | Sequence[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
         if values.ndim == 0 or values.dtype.hasobject:
-            raise StoreError(f"{self.folder}: found {values.dtype} {values.shape}, need numbers with an axis")
+            raise StoreError(
+                f"{self.folder}: found {values.dtype} {values.shape}, need numbers with an axis"
+            )
         if isinstance(rows, dict) != self.ragged:
-            needed = "one row for one item" if self.ragged else "a list of rows, one for each item of a block"
-            raise StoreError(f"{self.folder}: found a {type(rows).__name__} of index rows, need {needed}")
+            needed = (
+                "one row for one item"
+                if self.ragged
+                else "a list of rows, one for each item of a block"
+            )
+            raise StoreError(
+                f"{self.folder}: found a {type(rows).__name__} of index rows, need {needed}"
+            )
         listed = [rows] if isinstance(rows, dict) else list(rows)
         reserved = {"offset", "length"} & {name for row in listed for name in row}
         if reserved:
-            raise StoreError(f"{self.folder}: index column {min(reserved)} belongs to ragged stores; rename it")
+            raise StoreError(
+                f"{self.folder}: index column {min(reserved)} belongs to ragged stores; rename it"
+            )
         if self.ragged:
             return [listed[0] | {"offset": self.n_rows, "length": len(values)}]
         if len(listed) != len(values):
-            raise StoreError(f"{self.folder}: found {len(listed)} index rows for {len(values)} items")
+            raise StoreError(
+                f"{self.folder}: found {len(listed)} index rows for {len(values)} items"
+            )
         return listed
 
     def _header(self) -> None:
@@ -259,9 +302,9 @@ class ArrayWriter:
 
 @contextmanager
 def write_store(folder: Path, axes: dict[str, Any], ragged: bool = False) -> Iterator[ArrayWriter]:
-    """New ArrayStore filled by appends in constant memory; the folder appears when the block succeeds.
+    """New ArrayStore filled by appends in constant memory.
 
-    Raises StoreError when nothing was appended.
+    The folder appears when the block succeeds. Raises StoreError when nothing was appended.
     """
     part = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     shutil.rmtree(part, ignore_errors=True)
@@ -282,4 +325,6 @@ def write_store(folder: Path, axes: dict[str, Any], ragged: bool = False) -> Ite
 
 def batches(n_items: int, batch_size: int) -> Iterable[range]:
     """Consecutive ranges that cover n_items; the partition is a function of both numbers alone."""
-    return (range(start, min(start + batch_size, n_items)) for start in range(0, n_items, batch_size))
+    return (
+        range(start, min(start + batch_size, n_items)) for start in range(0, n_items, batch_size)
+    )

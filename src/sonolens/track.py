@@ -38,7 +38,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from sonolens.keys import Digests, device_kind, dvc_digest, experiment_key, look_up, stage_and_cell, stage_key, study_of
+from sonolens.keys import (
+    Digests,
+    device_kind,
+    dvc_digest,
+    experiment_key,
+    look_up,
+    stage_and_cell,
+    stage_key,
+    study_of,
+)
 from sonolens.params import ParamsError, flatten, load_yaml
 from sonolens.pipeline import StageSpec, load_pipeline, main_root, scratch
 from sonolens.sources import content_key, file_digest
@@ -514,9 +523,7 @@ def _open_record(
     record = LiveRecord(
         store, experiment_id, row.info.run_id, child.info.run_id, _known=set(child.data.metrics)
     )
-    _log_params(
-        store.client, child, flatten({name: look_up(params, name) for name in spec.params})
-    )
+    _log_params(store.client, child, flatten({name: look_up(params, name) for name in spec.params}))
     _log_inputs(
         store.client, child.info.run_id, {path: digests.of(path) for path in spec.data}, stage
     )
@@ -885,7 +892,11 @@ def file_curves(root: Path, study: str) -> list[tuple[str, float, int]]:
             which = {name: row.pop(name) for name in CURVE_COLUMNS if row.get(name)}
             step = int(float(row.pop("epoch")))
             for metric, text in row.items():
-                if metric in (*CURVE_COLUMNS, LEGEND_COLUMN) or not text or not math.isfinite(value := float(text)):
+                if (
+                    metric in (*CURVE_COLUMNS, LEGEND_COLUMN)
+                    or not text
+                    or not math.isfinite(value := float(text))
+                ):
                     continue
                 points.append((curve_name(metric, **which), value, step))
     return points

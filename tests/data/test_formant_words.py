@@ -15,7 +15,9 @@ def an_utterance(word="ia", repetition=0) -> synth.Utterance:
 
 def test_rendering_is_a_function_of_the_utterance():
     np.testing.assert_array_equal(synth.render(an_utterance()), synth.render(an_utterance()))
-    assert not np.array_equal(synth.render(an_utterance()), synth.render(an_utterance(repetition=1)))
+    assert not np.array_equal(
+        synth.render(an_utterance()), synth.render(an_utterance(repetition=1))
+    )
 
 
 def test_ten_words_of_two_vowels():
@@ -52,7 +54,10 @@ def test_mask_lies_on_the_formants(word):
 def test_switching_a_formant_off_changes_nothing_but_its_region():
     what = an_utterance("ia")
     full, without = (synth.render(what, switched, noise=False) for switched in ((), ("F2",)))
-    power = [stft(torch.from_numpy(wave)[None], 512, 125)[0].abs().square().numpy() for wave in (full, without)]
+    power = [
+        stft(torch.from_numpy(wave)[None], 512, 125)[0].abs().square().numpy()
+        for wave in (full, without)
+    ]
     ratio_db = 10 * np.log10((power[1] + 1e-9) / (power[0] + 1e-9))
     times_s, bins_hz = np.arange(65) * 125 / 8000, np.linspace(0, 4000, 257)
     track = synth.cue_tracks(what)

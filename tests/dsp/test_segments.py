@@ -7,7 +7,12 @@ from sonolens.dsp.segments import place
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 50), st.integers(10, 30), st.sampled_from(["start", "centre", "random"]), st.floats(0, 0.999))
+@given(
+    st.integers(1, 50),
+    st.integers(10, 30),
+    st.sampled_from(["start", "centre", "random"]),
+    st.floats(0, 0.999),
+)
 def test_offset_says_where_the_recording_lies(length, n_samples, placement, draw):
     waveform = np.arange(1, length + 1, dtype=np.float32)
     window, offset = place(waveform, n_samples, placement, draw)

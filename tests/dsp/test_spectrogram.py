@@ -21,8 +21,12 @@ def make(reference="clip_max") -> LogMel:
 def test_mel_filters_equal_librosa(sample_rate, n_fft, n_mels):
     import librosa
 
-    theirs = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=30, fmax=sample_rate / 2)
-    np.testing.assert_allclose(mel_filters(sample_rate, n_fft, n_mels, 30, sample_rate / 2), theirs, atol=1e-8)
+    theirs = librosa.filters.mel(
+        sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=30, fmax=sample_rate / 2
+    )
+    np.testing.assert_allclose(
+        mel_filters(sample_rate, n_fft, n_mels, 30, sample_rate / 2), theirs, atol=1e-8
+    )
 
 
 def test_log_mel_equals_librosa():
@@ -30,7 +34,15 @@ def test_log_mel_equals_librosa():
 
     waveform = noise(8000)
     theirs = librosa.feature.melspectrogram(
-        y=waveform, sr=8000, n_fft=512, hop_length=125, n_mels=64, fmin=50, fmax=4000, center=True, pad_mode="constant"
+        y=waveform,
+        sr=8000,
+        n_fft=512,
+        hop_length=125,
+        n_mels=64,
+        fmin=50,
+        fmax=4000,
+        center=True,
+        pad_mode="constant",
     )[:, :64]
     ours = make().power(torch.from_numpy(waveform)[None])[0].numpy()
     assert np.abs(ours - theirs).max() <= 1e-6 * theirs.max()
@@ -77,7 +89,9 @@ def test_full_scale_keeps_level_differences():
     mel, waveform = make("full_scale"), torch.from_numpy(noise(8000))[None] * 1e-2
     louder, softer = mel(waveform), mel(waveform / 10)
     inside = (softer > 0) & (louder < 1)
-    torch.testing.assert_close((louder - softer)[inside], torch.full_like(louder[inside], 0.25), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        (louder - softer)[inside], torch.full_like(louder[inside], 0.25), atol=1e-4, rtol=0
+    )
 
 
 def test_items_do_not_influence_each_other():
@@ -94,7 +108,9 @@ def test_linear_mask_of_ones_is_one_inside_the_bands():
 
 def test_mel_scale_inverse():
     frequencies_hz = np.linspace(0, 8000, 50)
-    np.testing.assert_allclose(spectrogram.mel_to_hz(spectrogram.hz_to_mel(frequencies_hz)), frequencies_hz, atol=1e-8)
+    np.testing.assert_allclose(
+        spectrogram.mel_to_hz(spectrogram.hz_to_mel(frequencies_hz)), frequencies_hz, atol=1e-8
+    )
 
 
 def test_power_to_unit_of_each_item_alone():

@@ -81,7 +81,7 @@ def test_maps_are_those_of_the_method(tmp_path):
         np.testing.assert_array_equal(cells.map_of(store, row), adapter.inputs(KEYS[0], items)[0])
 
 
-def test_bytes_do_not_depend_on_the_engine(tmp_path):
+def test_bytes_do_not_depend_on_the_engine(tmp_path, eager_workers):
     run(tmp_path, "serial")
     report = run(tmp_path, "loky", engine="loky", workers=2, shards="other")
     assert report.n_reused == 0

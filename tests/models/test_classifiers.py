@@ -45,20 +45,29 @@ def test_every_activation_is_a_module_of_its_own(architecture):
     ]
     model(example())
     assert len(calls) == len(set(calls)) == len(hooks)
-    assert not any(module.inplace for module in model.modules() if isinstance(module, torch.nn.ReLU))
+    assert not any(
+        module.inplace for module in model.modules() if isinstance(module, torch.nn.ReLU)
+    )
 
 
 @pytest.mark.parametrize("architecture", sorted(checkpoint.ARCHITECTURES))
 def test_gradient_reaches_every_parameter(architecture):
     model = small(architecture).train()
     model(example()).square().sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+    assert all(
+        parameter.grad is not None and parameter.grad.abs().sum() > 0
+        for parameter in model.parameters()
+    )
 
 
 @pytest.mark.parametrize("architecture", sorted(checkpoint.ARCHITECTURES))
 def test_save_and_load_give_the_same_logits_and_the_same_bytes(architecture, tmp_path):
     model = small(architecture)
-    description = {"architecture": architecture, "options": {"n_classes": 10, "width": 8}, "classes": list("abc")}
+    description = {
+        "architecture": architecture,
+        "options": {"n_classes": 10, "width": 8},
+        "classes": list("abc"),
+    }
     for name in ("a", "b"):
         checkpoint.save(tmp_path / name, model.state_dict(), description)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

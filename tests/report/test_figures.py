@@ -25,7 +25,9 @@ def a_map(seed: int = 0) -> np.ndarray:
 def test_ticks_stand_at_their_frequencies(ax):
     figures.draw_map(ax, a_map(), MEL.axes(), signed=True)
     for position, label in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True):
-        assert np.interp(position, np.arange(32), MEL.frequencies_hz) == pytest.approx(float(label.get_text()), rel=1e-3)
+        assert np.interp(position, np.arange(32), MEL.frequencies_hz) == pytest.approx(
+            float(label.get_text()), rel=1e-3
+        )
     assert len(ax.get_yticks()) >= 4
 
 
@@ -56,8 +58,8 @@ def test_a_map_of_zeros_can_be_drawn(ax):
 def scores() -> pd.DataFrame:
     return pd.DataFrame(
         [
-            {"variant": "trained", "metric": metric, "method": method, "baseline": "none", "value": 0.5,
-             "ci_low": 0.4, "ci_high": 0.6}
+            {"variant": "trained", "metric": metric, "method": method, "baseline": "none",
+             "value": 0.5, "ci_low": 0.4, "ci_high": 0.6}
             for metric in ("sparseness", "mprt")
             for method in ("saliency", "random")
         ]
@@ -66,13 +68,14 @@ def scores() -> pd.DataFrame:
 
 def test_every_picture_is_written_and_the_same_again(tmp_path):
     grid = figures.Grid(
-        axes=MEL.axes(), inputs=np.abs(a_map()[None]) / 5, maps={"saliency": a_map(1)[None], "random": a_map(2)[None]},
+        axes=MEL.axes(), inputs=np.abs(a_map()[None]) / 5,
+        maps={"saliency": a_map(1)[None], "random": a_map(2)[None]},
         masks=a_map(3)[None] > 1, titles=["ia → ia (p = 0.90)"],
     )  # fmt: skip
     history = pd.DataFrame(
         [
-            {"cell": "audio-32", "protocol": "speaker", "variant": "trained", "fold": 0, "model_seed": 0, "epoch": epoch,
-             "val_loss": 1.0 / (1 + epoch), "val_accuracy": 0.5}
+            {"cell": "audio-32", "protocol": "speaker", "variant": "trained", "fold": 0,
+             "model_seed": 0, "epoch": epoch, "val_loss": 1.0 / (1 + epoch), "val_accuracy": 0.5}
             for epoch in range(3)
         ]
     )  # fmt: skip
@@ -81,7 +84,9 @@ def test_every_picture_is_written_and_the_same_again(tmp_path):
         "grid": lambda path: figures.attribution_grid(grid, path),
         "curves": lambda path: figures.training_curves(history, path),
         "confusion": lambda path: figures.confusion_matrix(predictions, ["a", "b"], path),
-        "scores": lambda path: figures.score_table(scores(), {"sparseness": "higher", "mprt": "lower"}, path),
+        "scores": lambda path: figures.score_table(
+            scores(), {"sparseness": "higher", "mprt": "lower"}, path
+        ),
     }
     for name, make in draw.items():
         first, second = tmp_path / f"{name}1.png", tmp_path / f"{name}2.png"

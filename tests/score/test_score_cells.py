@@ -102,7 +102,7 @@ def test_undefined_scores_are_rows_with_nan(maps, tmp_path):
 
 
 @pytest.mark.parametrize("metrics", [CHEAP, ["average_sensitivity", "mprt"]])
-def test_rows_do_not_depend_on_the_engine(maps, tmp_path, metrics):
+def test_rows_do_not_depend_on_the_engine(maps, tmp_path, metrics, eager_workers):
     serial = run(maps, tmp_path / "a", metrics)
     loky = run(maps, tmp_path / "b", metrics, engine="loky", workers=2)
     assert loky.n_reused == 0

@@ -1,4 +1,7 @@
-"""The study's promises on a small frozen checkpoint: what a trained net must show, without training one."""
+"""The study's promises on a small frozen checkpoint.
+
+What a trained net must show, without training one.
+"""
 
 from pathlib import Path
 
@@ -25,7 +28,7 @@ N_SPEAKERS = 6
 
 @pytest.fixture(scope="module")
 def frozen():
-    """Model, front end, and 60 clips of speakers that it has never heard, with their truth masks."""
+    """Model, front end, and 60 clips of speakers it has never heard, with their truth masks."""
     model, description = checkpoint.load(FROZEN)
     front_end = LogMel(**description["front_end"])
     spoken = [
@@ -35,7 +38,10 @@ def frozen():
     ]
     inputs = front_end(torch.from_numpy(np.stack([synth.render(what) for what in spoken])))
     masks = np.stack(
-        [mask_from_tracks(synth.cue_tracks(what), front_end.frequencies_hz, front_end.times_s) for what in spoken]
+        [
+            mask_from_tracks(synth.cue_tracks(what), front_end.frequencies_hz, front_end.times_s)
+            for what in spoken
+        ]
     )
     labels = torch.tensor([description["classes"].index(what.word) for what in spoken])
     return model, front_end, inputs, torch.from_numpy(masks)[:, None], labels
@@ -80,7 +86,8 @@ def test_ig_from_the_loudest_input_does_not(frozen):
     """audio-xai's baseline: 0 dB everywhere."""
     masks = frozen[3]
     silence, legacy = (
-        rank_accuracy(attribute(frozen, "integrated_gradients", kind), masks) for kind in ("silence", "legacy_zero")
+        rank_accuracy(attribute(frozen, "integrated_gradients", kind), masks)
+        for kind in ("silence", "legacy_zero")
     )
     assert legacy < silence / 2
 
@@ -130,7 +137,9 @@ def test_own_recordings(recordings, tmp_path):
     assert list(table["method"]) == ["saliency", "integrated_gradients"] * 2
     assert table["predicted"].eq("ia").all()
     assert table[["p", "p_kept", "p_removed"]].stack().between(0, 1).all()
-    assert table[["faithfulness_patch", "faithfulness_scattered", "sparseness"]].notna().all(axis=None)
+    assert (
+        table[["faithfulness_patch", "faithfulness_scattered", "sparseness"]].notna().all(axis=None)
+    )
     maps = np.load(out / "word 0.npz")
     assert maps["integrated_gradients_silence"].shape == maps["input"].shape == (64, 64)
     for name in ("word 0.png", "word 1_saliency_kept.wav", "word 1_saliency_removed.wav"):
@@ -142,7 +151,10 @@ def test_kept_and_removed_add_up_to_the_window(recordings, tmp_path):
 
     out = tmp_path / "out"
     explain(str(recordings / "word 0.wav"), "--output-dir", str(out))
-    parts = [soundfile.read(out / f"word 0_integrated_gradients_{part}.wav")[0] for part in ("kept", "removed")]
+    parts = [
+        soundfile.read(out / f"word 0_integrated_gradients_{part}.wav")[0]
+        for part in ("kept", "removed")
+    ]
     original = soundfile.read(recordings / "word 0.wav")[0]
     assert np.corrcoef(parts[0] + parts[1], original)[0, 1] > 0.99
     assert all(0 < np.abs(part).max() < 1 for part in parts)

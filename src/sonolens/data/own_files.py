@@ -13,8 +13,8 @@ from sonolens.data.corpora.listing import audio_files
 def named_recordings(paths: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[str]]:
     """Audio files with a name each, unique among them, and what is wrong with the other paths.
 
-    A folder stands for all audio files below it. The name is the file's stem, numbered from the second
-    on where stems repeat.
+    A folder stands for all audio files below it. The name is the file's stem, numbered from the
+    second on where stems repeat.
     """
     found: list[Path] = []
     bad: list[str] = []
@@ -32,5 +32,7 @@ def named_recordings(paths: Sequence[Path]) -> tuple[list[tuple[Path, str]], lis
     named = []
     for path in dict.fromkeys(found):
         seen[path.stem] += 1
-        named.append((path, path.stem if seen[path.stem] == 1 else f"{path.stem}_{seen[path.stem]}"))
+        named.append(
+            (path, path.stem if seen[path.stem] == 1 else f"{path.stem}_{seen[path.stem]}")
+        )
     return named, bad

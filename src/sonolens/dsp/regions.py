@@ -16,8 +16,8 @@ def mask_from_tracks(
     Parameters
     ----------
     tracks
-        Columns component, time_s, low_hz, high_hz. Each component is a band whose edges are linear between its
-        times, and absent before the first and after the last.
+        Columns component, time_s, low_hz, high_hz. Each component is a band whose edges are linear
+        between its times, and absent before the first and after the last.
     frequencies_hz, times_s
         Cell centres, shapes (freq,) and (time,).
     offset_s
@@ -29,7 +29,9 @@ def mask_from_tracks(
 
     Examples
     --------
-    >>> band = pd.DataFrame({"component": "F1", "time_s": [0.0, 1.0], "low_hz": 100.0, "high_hz": 300.0})
+    >>> band = pd.DataFrame(
+    ...     {"component": "F1", "time_s": [0.0, 1.0], "low_hz": 100.0, "high_hz": 300.0}
+    ... )
     >>> mask_from_tracks(band, np.array([50.0, 200.0]), np.array([0.5, 2.0])).astype(int).tolist()
     [[0, 0], [1, 0]]
     """

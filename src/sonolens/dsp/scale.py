@@ -1,4 +1,7 @@
-"""The scale that maps and baselines of the classifiers live on: (dB + 80) / 80 in [0, 1], 0 = silence."""
+"""The scale that maps and baselines of the classifiers live on.
+
+(dB + 80) / 80 in [0, 1]; 0 is silence.
+"""
 
 from __future__ import annotations
 

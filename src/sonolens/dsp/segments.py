@@ -9,7 +9,9 @@ import numpy as np
 Placement = Literal["start", "centre", "random"]
 
 
-def place(waveform: np.ndarray, n_samples: int, placement: Placement, draw: float) -> tuple[np.ndarray, int]:
+def place(
+    waveform: np.ndarray, n_samples: int, placement: Placement, draw: float
+) -> tuple[np.ndarray, int]:
     """Put a recording into a window, or cut the window out of a longer one.
 
     Parameters
@@ -19,7 +21,8 @@ def place(waveform: np.ndarray, n_samples: int, placement: Placement, draw: floa
     n_samples
         Length of the window.
     placement
-        Where a shorter recording lies; of a longer one the loudest stretch is kept, whatever the placement.
+        Where a shorter recording lies; of a longer one the loudest stretch is kept, whatever the
+        placement.
     draw
         In [0, 1): position for ``random``.
 

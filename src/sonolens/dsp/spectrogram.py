@@ -35,26 +35,30 @@ def mel_to_hz(mel: np.ndarray) -> np.ndarray:
     return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * math.log(6.4) / 27))
 
 
-def mel_filters(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float) -> np.ndarray:
+def mel_filters(
+    sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float
+) -> np.ndarray:
     """Triangular filters of unit area, shape=(n_mels, n_fft // 2 + 1), as librosa's default.
 
     References
     ----------
     Slaney, M. (1998). Auditory Toolbox, technical report 1998-010, Interval Research.
     """
-    edges_hz = mel_to_hz(np.linspace(*hz_to_mel(np.array([f_min, f_max])), n_mels + 2))
+    lowest, highest = hz_to_mel(np.array([f_min, f_max]))
+    edges_hz = mel_to_hz(np.linspace(lowest, highest, n_mels + 2))
     bins_hz = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)
     low, centre, high = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
     rising, falling = (bins_hz - low) / (centre - low), (high - bins_hz) / (high - centre)
-    return np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)
+    filters: np.ndarray = np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)
+    return filters
 
 
 @dataclass(frozen=True)
 class LogMel:
     """Front end: waveform (batch, time) to log-mel (batch, 1, n_mels, n_frames) on the unit scale.
 
-    Frames are centred on multiples of hop_length, the ends padded with zeros; the Hann window has n_fft samples.
-    f_min, f_max in Hz; `reference` as in `dsp.scale`.
+    Frames are centred on multiples of hop_length, the ends padded with zeros; the Hann window has
+    n_fft samples. f_min, f_max in Hz; `reference` as in `dsp.scale`.
     """
 
     sample_rate: int
@@ -74,7 +78,8 @@ class LogMel:
     @property
     def frequencies_hz(self) -> np.ndarray:
         """Centre of each mel band, shape=(n_mels,)."""
-        return mel_to_hz(np.linspace(*hz_to_mel(np.array([self.f_min, self.f_max])), self.n_mels + 2))[1:-1]
+        low, high = hz_to_mel(np.array([self.f_min, self.f_max]))
+        return mel_to_hz(np.linspace(low, high, self.n_mels + 2))[1:-1]
 
     @property
     def times_s(self) -> np.ndarray:
@@ -95,9 +100,10 @@ class LogMel:
         return _filters(self.sample_rate, self.n_fft, self.n_mels, self.f_min, self.f_max, dtype)
 
     def linear_mask(self, mask: Tensor) -> Tensor:
-        """Mask on mel bands, shape (n_mels, n_frames), to STFT bins, shape (n_fft // 2 + 1, n_frames + 1).
+        """Mask on mel bands to STFT bins.
 
-        Each bin gets the mean of the bands it feeds, weighted by their filters; bins outside all bands get 0.
+        Shape (n_mels, n_frames) -> (n_fft // 2 + 1, n_frames + 1). Each bin gets the mean of the
+        bands it feeds, weighted by their filters; bins outside all bands get 0.
         """
         weights = self.filters(mask.dtype)
         linear = (weights.T @ mask) / weights.sum(0).clamp_min(1e-12).unsqueeze(1)
@@ -123,9 +129,20 @@ def _filters(
 
 
 def stft(waveform: Tensor, n_fft: int, hop_length: int) -> Tensor:
-    """Complex spectrum, shape (batch, time) -> (batch, n_fft // 2 + 1, 1 + time // hop_length), Hann, zero-padded."""
+    """Complex spectrum, Hann window, zero-padded.
+
+    Shape (batch, time) -> (batch, n_fft // 2 + 1, 1 + time // hop_length).
+    """
     window = torch.hann_window(n_fft, dtype=waveform.dtype, device=waveform.device)
-    return torch.stft(waveform, n_fft, hop_length, window=window, center=True, pad_mode="constant", return_complex=True)
+    return torch.stft(
+        waveform,
+        n_fft,
+        hop_length,
+        window=window,
+        center=True,
+        pad_mode="constant",
+        return_complex=True,
+    )
 
 
 def istft(spectrum: Tensor, n_fft: int, hop_length: int, n_samples: int) -> Tensor:

@@ -23,10 +23,13 @@ Target = Callable[[Tensor, Tensor], Tensor]
 class Attribution:
     """Signed map of one batch.
 
-    values, shape=(batch, *map shape), float; the map may live on other axes than the input: see
-    `axes` axes                names of the map's axes after the batch, e.g. ("freq", "time"); None:
-    the input's own completeness_error  shape=(batch,), |sum(values) - (F(x) - F(b))| / |F(x) -
-    F(b)|; NaN where undefined n_evaluations       forward or forward-and-backward passes per item
+    values              shape=(batch, *map shape), float; the map may live on other axes than the
+                        input: see `axes`
+    axes                names of the map's axes after the batch, e.g. ("freq", "time"); None: the
+                        input's own
+    completeness_error  shape=(batch,), |sum(values) - (F(x) - F(b))| / |F(x) - F(b)|; NaN where
+                        undefined
+    n_evaluations       forward or forward-and-backward passes per item
     """
 
     values: Tensor
@@ -43,7 +46,7 @@ class Method(Protocol):
     baseline    (1 or batch, K, *shape), or None for methods registered without `baseline`
     item_seeds  int64 (batch,): all randomness of item i is a function of item_seeds[i]
     segments    integer labels of groups of input cells, (*shape) or (batch, *shape); None: every
-    cell alone
+                cell alone
     """
 
     def __call__(
@@ -120,7 +123,10 @@ class Explainable(Protocol):
     returns for an item must not depend on the other items asked for: the engine asks in chunks.
     """
 
-    study: str
+    @property
+    def study(self) -> str:
+        """Name of the study; the column `study` of its scores."""
+        ...
 
     def load(self, key: CellKey) -> nn.Module:
         """Model of `key` in eval mode, parameters frozen."""

@@ -29,7 +29,9 @@ def keep(waveform: np.ndarray, mask: Tensor, front_end: LogMel) -> np.ndarray:
     sound = torch.from_numpy(np.ascontiguousarray(waveform, np.float32)).unsqueeze(0)
     spectrum = stft(sound, front_end.n_fft, front_end.hop_length)
     linear = front_end.linear_mask(mask.to(torch.float32))
-    linear = torch.nn.functional.pad(linear, (0, max(0, spectrum.shape[-1] - linear.shape[-1])), mode="replicate")
+    linear = torch.nn.functional.pad(
+        linear, (0, max(0, spectrum.shape[-1] - linear.shape[-1])), mode="replicate"
+    )
     kept = spectrum * linear[:, : spectrum.shape[-1]]
     return istft(kept, front_end.n_fft, front_end.hop_length, sound.shape[-1])[0].numpy()
 

@@ -2,13 +2,16 @@
 
 Input   (batch, channel, freq, time), any size from 32 x 32
 Output  logits (batch, n_classes)
-`width` is the number of channels of the first convolution: 64 is audio-xai's. Layers: 5 x 5 convolution with stride 1,
-5 x 5, three 3 x 3, 2 x 2 pools, adaptive pooling to 4 x 4, two hidden layers of 64 x width units.
-Differs from audio-xai: ReLU not in place, adaptive pooling at every resolution, standardisation inside.
+`width` is the number of channels of the first convolution: 64 is audio-xai's. Layers: 5 x 5
+convolution with stride 1, 5 x 5, three 3 x 3, 2 x 2 pools, adaptive pooling to 4 x 4, two hidden
+layers of 64 x width units.
+Differs from audio-xai: ReLU not in place, adaptive pooling at every resolution, standardisation
+inside.
 
 References
 ----------
-Krizhevsky, A. et al. (2012). ImageNet classification with deep convolutional neural networks. NIPS, section 3.5.
+Krizhevsky, A. et al. (2012). ImageNet classification with deep convolutional neural networks.
+NIPS, section 3.5.
 """
 
 from __future__ import annotations
@@ -21,7 +24,9 @@ from sonolens.models.standardise import Standardise
 class AlexNetSmall(nn.Module):
     """See the module."""
 
-    def __init__(self, n_classes: int, width: int = 16, n_channels: int = 1, dropout: float = 0.5) -> None:
+    def __init__(
+        self, n_classes: int, width: int = 16, n_channels: int = 1, dropout: float = 0.5
+    ) -> None:
         super().__init__()
         self.standardise = Standardise(n_channels)
         sizes = [n_channels, width, 3 * width, 6 * width, 4 * width, 4 * width]

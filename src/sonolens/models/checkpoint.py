@@ -22,16 +22,19 @@ METADATA_KEY = "sonolens"
 def build(architecture: str, **options: Any) -> nn.Module:
     """New model by name. Raises KeyError that lists the names."""
     if architecture not in ARCHITECTURES:
-        raise KeyError(f"architecture: found {architecture!r}, need one of {', '.join(ARCHITECTURES)}")
+        raise KeyError(
+            f"architecture: found {architecture!r}, need one of {', '.join(ARCHITECTURES)}"
+        )
     module, name = ARCHITECTURES[architecture].split(":")
     model: nn.Module = getattr(importlib.import_module(module), name)(**options)
     return model
 
 
 def save(path: Path, state: dict[str, Tensor], description: dict[str, Any]) -> None:
-    """Write weights with `description` (architecture, options and what the user of the file must know).
+    """Write weights with their `description`.
 
-    The bytes are a function of the arguments: several metadata keys would be written in random order.
+    It holds architecture, options and what the user of the file must know. The bytes are a
+    function of the arguments: several metadata keys would be written in random order.
     """
     from safetensors.torch import save as to_bytes
 
@@ -55,15 +58,22 @@ def load(path: Path) -> tuple[nn.Module, dict[str, Any]]:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError) as error:
-        raise StoreError(f"{path}: not a readable checkpoint ({error}); run `dvc repro` or `dvc checkout`") from error
+        raise StoreError(
+            f"{path}: not a readable checkpoint ({error}); run `dvc repro` or `dvc checkout`"
+        ) from error
     if METADATA_KEY not in metadata:
-        raise StoreError(f"{path}: no key {METADATA_KEY!r} in its metadata; need a checkpoint written by Sonolens")
+        raise StoreError(
+            f"{path}: no key {METADATA_KEY!r} in its metadata; "
+            "need a checkpoint written by Sonolens"
+        )
     description = json.loads(metadata[METADATA_KEY])
     model = build(description["architecture"], **description["options"])
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise StoreError(f"{path}: weights do not fit {description['architecture']}: {error}") from error
+        raise StoreError(
+            f"{path}: weights do not fit {description['architecture']}: {error}"
+        ) from error
     return model.eval().requires_grad_(False), description
 
 

@@ -2,8 +2,8 @@
 
 Input   (batch, channel, freq, time), any size from 32 x 32
 Output  logits (batch, n_classes)
-Differs from torchvision's: each residual block owns two ReLU modules (torchvision calls one twice, which breaks
-attribution hooks), none works in place, and the first layer standardises.
+Differs from torchvision's: each residual block owns two ReLU modules (torchvision calls one twice,
+which breaks attribution hooks), none works in place, and the first layer standardises.
 
 References
 ----------
@@ -12,13 +12,18 @@ He, K. et al. (2016). Deep residual learning for image recognition. CVPR, table 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from sonolens.models.standardise import Standardise
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut; (batch, n_in, h, w) -> (batch, n_out, h / stride, w / stride)."""
+    """Two 3 x 3 convolutions and a shortcut.
+
+    (batch, n_in, h, w) -> (batch, n_out, h / stride, w / stride)
+    """
 
     def __init__(self, n_in: int, n_out: int, stride: int) -> None:
         super().__init__()
@@ -30,7 +35,9 @@ class BasicBlock(nn.Module):
         self.relu2 = nn.ReLU()
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or n_in != n_out:
-            self.downsample = nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out))
+            self.downsample = nn.Sequential(
+                nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out)
+            )
 
     def forward(self, inputs: Tensor) -> Tensor:
         hidden = self.relu1(self.bn1(self.conv1(inputs)))
@@ -50,8 +57,10 @@ class ResNet18(nn.Module):
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         sizes = [width, width, 2 * width, 4 * width, 8 * width]
         stages = [
-            nn.Sequential(BasicBlock(n_in, n_out, 1 if n_in == n_out else 2), BasicBlock(n_out, n_out, 1))
-            for n_in, n_out in zip(sizes, sizes[1:], strict=False)
+            nn.Sequential(
+                BasicBlock(n_in, n_out, 1 if n_in == n_out else 2), BasicBlock(n_out, n_out, 1)
+            )
+            for n_in, n_out in pairwise(sizes)
         ]
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -62,7 +71,7 @@ class ResNet18(nn.Module):
 
     @property
     def gradcam_layer(self) -> nn.Module:
-        """Last layer whose map still has 8 x 8 cells for a 64 x 64 input; layer4 would have 2 x 2."""
+        """Last layer with a map of 8 x 8 cells for a 64 x 64 input; layer4 would have 2 x 2."""
         return self.layer2
 
     def forward(self, inputs: Tensor) -> Tensor:

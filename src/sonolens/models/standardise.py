@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class Standardise(nn.Module):
     """(x - mean) / std with one mean and std per channel, held as buffers.
 
-    Input and output (batch, channel, freq, time). Inside the model, so that maps and baselines live on the
-    scale of the features.
+    Input and output (batch, channel, freq, time). Inside the model, so that maps and baselines live
+    on the scale of the features.
     """
 
     mean: Tensor

@@ -1,8 +1,11 @@
-"""Pictures of results: axes in Hz and s, signed maps on symmetric colour scales, units on every bar."""
+"""Pictures of results.
+
+Axes in Hz and s, signed maps on symmetric colour scales, units on every bar.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +17,9 @@ import pandas as pd
 
 mpl.use("Agg")
 
-from matplotlib import pyplot as plt  # noqa: E402 - after the backend is chosen
+from matplotlib import pyplot as plt  # after the backend is chosen
 
-from sonolens.store import whole  # noqa: E402
+from sonolens.store import whole
 
 DPI = 110
 SIGNED_MAP, POWER_MAP = "RdBu_r", "magma"
@@ -43,7 +46,9 @@ class Grid:
 
 
 @contextmanager
-def _figure(path: Path, n_rows: int, n_columns: int, width: float, height: float) -> Iterator[np.ndarray]:
+def _figure(
+    path: Path, n_rows: int, n_columns: int, width: float, height: float
+) -> Iterator[np.ndarray]:
     figure, axes = plt.subplots(
         n_rows, n_columns, figsize=(width, height), squeeze=False, layout="constrained", dpi=DPI
     )
@@ -56,11 +61,17 @@ def _figure(path: Path, n_rows: int, n_columns: int, width: float, height: float
 
 
 def draw_map(
-    ax: plt.Axes, values: np.ndarray, axes: dict[str, Any], *, signed: bool, limit: float | None = None
+    ax: plt.Axes,
+    values: np.ndarray,
+    axes: dict[str, Any],
+    *,
+    signed: bool,
+    limit: float | None = None,
 ) -> mpl.collections.QuadMesh:
-    """Time-frequency map (freq, time) with its rows evenly spaced and labelled by their frequency in Hz.
+    """Time-frequency map (freq, time), rows evenly spaced and labelled by their frequency in Hz.
 
-    A signed map has a symmetric colour scale at `limit` (default: the 99 % quantile of its size), so white is zero.
+    A signed map has a symmetric colour scale at `limit` (default: the 99 % quantile of its size),
+    so white is zero.
     """
     frequencies_hz, times_s = np.array(axes["frequencies_hz"]), np.array(axes["times_s"])
     step_s = times_s[1] - times_s[0]
@@ -68,11 +79,15 @@ def draw_map(
     rows = np.arange(len(frequencies_hz) + 1) - 0.5
     if signed:
         limit = limit if limit is not None else float(np.quantile(np.abs(values), 0.99)) or 1.0
-        mesh = ax.pcolormesh(columns, rows, values, cmap=SIGNED_MAP, vmin=-limit, vmax=limit, rasterized=True)
+        mesh = ax.pcolormesh(
+            columns, rows, values, cmap=SIGNED_MAP, vmin=-limit, vmax=limit, rasterized=True
+        )
     else:
         scale = axes["scale"]
         decibel = values * scale["range_db"] - scale["range_db"]
-        mesh = ax.pcolormesh(columns, rows, decibel, cmap=POWER_MAP, vmin=-scale["range_db"], vmax=0, rasterized=True)
+        mesh = ax.pcolormesh(
+            columns, rows, decibel, cmap=POWER_MAP, vmin=-scale["range_db"], vmax=0, rasterized=True
+        )
     ticks_hz = TICKS_HZ[(frequencies_hz[0] <= TICKS_HZ) & (frequencies_hz[-1] >= TICKS_HZ)]
     at = np.interp(ticks_hz, frequencies_hz, np.arange(len(frequencies_hz)))
     shown = np.diff(at, prepend=-np.inf) > MIN_TICK_GAP * len(frequencies_hz)
@@ -99,16 +114,28 @@ def attribution_grid(grid: Grid, path: Path) -> None:
             if grid.masks is not None:
                 for ax in axes[row]:
                     ax.contour(
-                        grid.axes["times_s"], np.arange(len(grid.axes["frequencies_hz"])), grid.masks[row],
-                        levels=[0.5], colors="#00a86b", linewidths=0.7,
+                        grid.axes["times_s"], np.arange(len(grid.axes["frequencies_hz"])),
+                        grid.masks[row], levels=[0.5], colors="#00a86b", linewidths=0.7,
                     )  # fmt: skip
         for ax in axes[:-1].flat:
             ax.set_xticklabels([])
         for ax in axes[-1]:
             ax.set_xlabel("time (s)")
         figure = axes[0, 0].figure
-        figure.colorbar(mesh, ax=axes[:, 0], location="left", shrink=min(1, 3.5 / height), label="level (dB re loudest cell)", pad=0.02)
-        figure.colorbar(signed, ax=axes[:, -1], shrink=min(1, 3.5 / height), label="attribution / its 99 % quantile")
+        figure.colorbar(
+            mesh,
+            ax=axes[:, 0],
+            location="left",
+            shrink=min(1, 3.5 / height),
+            label="level (dB re loudest cell)",
+            pad=0.02,
+        )
+        figure.colorbar(
+            signed,
+            ax=axes[:, -1],
+            shrink=min(1, 3.5 / height),
+            label="attribution / its 99 % quantile",
+        )
 
 
 def training_curves(history: pd.DataFrame, path: Path) -> None:
@@ -118,10 +145,14 @@ def training_curves(history: pd.DataFrame, path: Path) -> None:
     with _figure(path, 2, len(cells), 4.6 * len(cells) + 1, 5.2) as axes:
         for column, cell in enumerate(cells):
             keys = ["protocol", "variant", "fold", "model_seed"]
-            for index, ((protocol, variant, fold, seed), table) in enumerate(history.query("cell == @cell").groupby(keys)):
-                colour, style = f"C{index % 10}", styles.get(variant, "--")
+            for index, ((protocol, variant, fold, seed), table) in enumerate(
+                history.query("cell == @cell").groupby(keys)
+            ):
+                colour, style = f"C{index % 10}", styles.get(str(variant), "--")
                 label = f"{protocol}, {variant}, fold {fold}, seed {seed}"
-                axes[0, column].plot(table["epoch"], table["val_loss"], style, color=colour, label=label)
+                axes[0, column].plot(
+                    table["epoch"], table["val_loss"], style, color=colour, label=label
+                )
                 axes[1, column].plot(table["epoch"], table["val_accuracy"], style, color=colour)
             axes[0, column].set(title=cell, ylabel="validation loss (nats)")
             axes[1, column].set(xlabel="epoch", ylabel="validation accuracy", ylim=(0, 1.02))
@@ -142,11 +173,19 @@ def confusion_matrix(predictions: pd.DataFrame, classes: list[str], path: Path) 
         ax.set(xlabel="predicted", ylabel="true", title=f"n = {int(counts.sum())} items")
         for row, column in np.argwhere(counts > 0):
             colour = "white" if shares[row, column] > 0.5 else "black"
-            ax.text(column, row, int(counts[row, column]), ha="center", va="center", fontsize=7, color=colour)
+            ax.text(
+                column,
+                row,
+                int(counts[row, column]),
+                ha="center",
+                va="center",
+                fontsize=7,
+                color=colour,
+            )
         ax.figure.colorbar(image, ax=ax, label="share of the true class")
 
 
-def score_table(table: pd.DataFrame, directions: dict[str, str], path: Path) -> None:
+def score_table(table: pd.DataFrame, directions: Mapping[str, str], path: Path) -> None:
     """Mean and interval of every metric by method, a panel per metric."""
     shown = table.query("variant == 'trained'")
     metrics = sorted(shown["metric"].unique())
@@ -158,15 +197,29 @@ def score_table(table: pd.DataFrame, directions: dict[str, str], path: Path) -> 
             rows = shown[shown["metric"] == metric].reset_index(drop=True)
             names = [_label(row) for row in rows.itertuples()]
             low, high = rows["value"] - rows["ci_low"], rows["ci_high"] - rows["value"]
-            ax.errorbar(rows["value"], range(len(rows)), xerr=np.clip([low, high], 0, None), fmt="o", ms=4, capsize=2)
+            ax.errorbar(
+                rows["value"],
+                range(len(rows)),
+                xerr=np.clip([low, high], 0, None),
+                fmt="o",
+                ms=4,
+                capsize=2,
+            )
             ax.set_yticks(range(len(rows)), names, fontsize=7)
             ax.invert_yaxis()
-            ax.set_title(f"{metric.replace('_', ' ')} ({arrows.get(directions[metric], 'no direction')})", fontsize=8)
+            ax.set_title(
+                f"{metric.replace('_', ' ')} ({arrows.get(directions[metric], 'no direction')})",
+                fontsize=8,
+            )
             ax.grid(axis="x", alpha=0.3)
         for ax in axes.flat[len(metrics) :]:
             ax.set_visible(False)
 
 
 def _label(row: Any) -> str:
-    baseline = f", {row.baseline}" if isinstance(row.baseline, str) and row.baseline not in ("", "none") else ""
+    baseline = (
+        f", {row.baseline}"
+        if isinstance(row.baseline, str) and row.baseline not in ("", "none")
+        else ""
+    )
     return f"{row.method}{baseline}".replace("_", " ")

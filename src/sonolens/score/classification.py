@@ -14,13 +14,16 @@ def predict(model: nn.Module, inputs: Tensor, batch_size: int = 256) -> Tensor:
     """Logits (n, n_classes), without gradient, in fixed batches."""
     model.eval()
     with torch.inference_mode():
-        return torch.cat([model(batch) for batch in inputs.split(batch_size)])
+        return torch.cat([model(batch) for batch in torch.split(inputs, batch_size)])
 
 
 def prediction_table(
     item_ids: tuple[str, ...], persons: np.ndarray, labels: np.ndarray, logits: Tensor
 ) -> pd.DataFrame:
-    """One row per item: item_id, person_id, class_index, predicted, p_true, margin (logit, true minus best other)."""
+    """One row per item: item_id, person_id, class_index, predicted, p_true, margin.
+
+    The margin is the true logit minus the best other one.
+    """
     probabilities = torch.softmax(logits.double(), 1).numpy()
     rows = np.arange(len(labels))
     others = logits.double().numpy().copy()

@@ -46,9 +46,9 @@ class Context:
     masks       named truth masks (batch, *shape), boolean; empty when there is no truth
     item_seeds  int64 (batch,)
     explain     (inputs, target or None, weights) -> attribution values (batch, *map shape) of the
-    method under
-                test, same item seeds; `weights` is "trained" or "cascade:k" (the k topmost layers
-                with parameters drawn anew, 1 = the head alone); `explain.n_layers` is the largest k
+                method under test, same item seeds; `weights` is "trained" or "cascade:k" (the k
+                topmost layers with parameters drawn anew, 1 = the head alone); `explain.n_layers`
+                is the largest k
     scale       (silence, loudest) of the inputs' scale; None where the scale has no such ends
     n_classes   number of logits; None where the target is no class
     cache       results shared by all methods of this batch, filled by `shared`

@@ -20,13 +20,19 @@ RowFold = tuple[np.ndarray, np.ndarray]
 
 
 def summary_features(maps: np.ndarray) -> np.ndarray:
-    """Mean and standard deviation over time, shape (n, channel, freq, time) -> (n, 2 * channel * freq)."""
+    """Mean and standard deviation over time.
+
+    Shape (n, channel, freq, time) -> (n, 2 * channel * freq).
+    """
     flat = maps.reshape(len(maps), -1, maps.shape[-1])
     return np.concatenate([flat.mean(2), flat.std(2)], axis=1).astype(np.float64)
 
 
 def metadata_features(manifest: pd.DataFrame) -> np.ndarray:
-    """What is known without listening: duration, native rate and channels, corpus; shape=(n, n_columns)."""
+    """What is known without listening, shape=(n, n_columns).
+
+    Duration, native rate and channels, corpus.
+    """
     numbers = manifest[["duration_s", "sample_rate_native", "n_channels_native"]].to_numpy(float)
     corpus = pd.get_dummies(manifest["corpus"]).to_numpy(float)
     return np.concatenate([numbers, corpus], axis=1)
@@ -35,7 +41,10 @@ def metadata_features(manifest: pd.DataFrame) -> np.ndarray:
 def reference_predictions(
     features: np.ndarray, labels: np.ndarray, folds: Sequence[RowFold]
 ) -> np.ndarray:
-    """Out-of-fold predictions of a logistic regression on standardised features; -1 where never tested."""
+    """Out-of-fold predictions of a logistic regression on standardised features.
+
+    -1 where never tested.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

@@ -14,12 +14,15 @@ from sonolens.data.audio import Audio, read_audio
 
 
 class CorpusError(ValueError):
-    """A folder does not hold the corpus it should; the message says found, needed and what to do."""
+    """A folder does not hold the corpus it should; the message says found, needed, what to do."""
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A published archive. sha256 may be None where the publisher gives none: then the size is checked."""
+    """A published archive.
+
+    sha256 may be None where the publisher gives none: then the size is checked.
+    """
 
     url: str
     size_bytes: int | None
@@ -42,7 +45,10 @@ class CorpusInfo:
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording before decoding. `path`: relative to the corpus folder, POSIX; `read` decodes it."""
+    """One recording before decoding.
+
+    `path`: relative to the corpus folder, POSIX; `read` decodes it.
+    """
 
     recording_id: str
     person_id: str

@@ -16,8 +16,9 @@ INFO = CorpusInfo(
     title="Formant words: two-vowel words with known cues",
     licence="computed, no licence needed",
     bibtex=(
-        "@article{klatt1980, author={Klatt, Dennis H.}, journal={JASA}, volume={67}, number={3}, pages={971--995}, "
-        "title={Software for a cascade/parallel formant synthesizer}, year={1980}}"
+        "@article{klatt1980, author={Klatt, Dennis H.}, journal={JASA}, volume={67}, "
+        "number={3}, pages={971--995}, title={Software for a cascade/parallel "
+        "formant synthesizer}, year={1980}}"
     ),
     embedded=True,
 )
@@ -45,7 +46,10 @@ def recordings(
                         path="",
                         licence=INFO.licence,
                         read=partial(_read, what),
-                        extra={"f0_hz": round(who.f0_hz, 3), "formant_scale": round(who.formant_scale, 4)},
+                        extra={
+                            "f0_hz": round(who.f0_hz, 3),
+                            "formant_scale": round(who.formant_scale, 4),
+                        },
                     )
                 )
                 tracks.append(synth.cue_tracks(what).assign(recording_id=name))

@@ -119,28 +119,32 @@ def render(what: Utterance, without: tuple[str, ...] = (), noise: bool = True) -
     phase = 2 * np.pi * np.cumsum(f0_hz) / SAMPLE_RATE
     order = np.arange(1, int(SAMPLE_RATE / 2 / f0_hz.min()) + 1)[:, None]
     harmonics_hz = order * f0_hz[voiced]
-    tilt = 1 / order  # glottal flow falls by about 12 dB per octave, lip radiation gives 6 back
-    amplitude = tilt * _resonance(harmonics_hz, formants_hz(what, times_s[voiced]), without)
-    amplitude[harmonics_hz > 0.95 * SAMPLE_RATE / 2] = 0
-    full = amplitude if not without else tilt * _resonance(harmonics_hz, formants_hz(what, times_s[voiced]), ())
-    full = np.where(harmonics_hz > 0.95 * SAMPLE_RATE / 2, 0, full)
+    # Powers of one phasor: sin(k x) of all harmonics without a sine each.
+    phasors = np.broadcast_to(np.exp(1j * phase[voiced]), harmonics_hz.shape)
+    sines = np.cumprod(phasors, axis=0).imag
+    # Glottal flow falls by about 12 dB per octave, lip radiation gives 6 back.
+    sines *= np.where(harmonics_hz < 0.95 * SAMPLE_RATE / 2, 1 / order, 0)
+    centres_hz = formants_hz(what, times_s[voiced])
     fade = np.minimum(1, np.minimum(position[voiced], 1 - position[voiced]) * what.duration_s / 0.02)
-    sines = np.sin(order * phase[voiced])
+    voice = {
+        switched: (_resonance(harmonics_hz, centres_hz, switched) * sines).sum(0) * fade
+        for switched in {without, ()}
+    }
     # The level is that of the complete voice, so switching a formant off changes nothing else.
-    gain = 10 ** (what.gain_db / 20) / np.abs((full * sines).sum(0) * fade).max()
     waveform = np.zeros(len(times_s))
-    waveform[voiced] = gain * (amplitude * sines).sum(0) * fade
+    waveform[voiced] = voice[without] * 10 ** (what.gain_db / 20) / np.abs(voice[()]).max()
     if noise:
         waveform += _noise(what, len(times_s))
     return waveform.astype(np.float32)
 
 
 def _resonance(frequency_hz: np.ndarray, centres_hz: np.ndarray, without: tuple[str, ...]) -> np.ndarray:
-    gain = np.ones_like(frequency_hz)
+    squared = frequency_hz**2
+    power = np.ones_like(squared)
     for name, centre, bandwidth in zip(("F1", "F2", "F3"), centres_hz, BANDWIDTHS_HZ, strict=True):
         if name not in without:
-            gain *= centre**2 / np.hypot(centre**2 - frequency_hz**2, bandwidth * frequency_hz)
-    return gain
+            power *= centre**4 / ((centre**2 - squared) ** 2 + bandwidth**2 * squared)
+    return np.sqrt(power)
 
 
 def _noise(what: Utterance, n_samples: int) -> np.ndarray:

@@ -23,12 +23,14 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     history = pd.read_csv(files.dep("plots/digits/history.csv"))
     accuracy, folds = summary.accuracies(params, predictions)
     xai = summary.score_table(params, scores)
-    write_json(files.out("metrics/digits/summary.json"), accuracy | summary.xai_metrics(xai, scores))
+    adapter = DigitsAdapter(files.root, params.study, params.common.seed)
+    store = ArrayStore(files.dep("data/digits/explain"))
+    chance = summary.chance_metrics(adapter, store)
+    write_json(files.out("metrics/digits/summary.json"), accuracy | summary.xai_metrics(xai, scores) | chance)
     write_csv(files.out("metrics/digits/folds.csv"), folds)
     write_csv(files.out("metrics/digits/scores.csv"), xai)
     write_csv(files.out("plots/digits/mprt.csv"), summary.mprt_curves(files))
 
-    adapter = DigitsAdapter(files.root, params.study, params.common.seed)
     pages = files.out(PAGES)
     pages.mkdir(parents=True)
     figures.training_curves(history, pages / "training_curves.png")
@@ -36,6 +38,5 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     figures.confusion_matrix(shown, list(adapter.data.classes), pages / "confusion.png")
     directions = {name: info.direction for name, info in registry.METRICS.items()}
     figures.score_table(xai, directions, pages / "scores.png")
-    store = ArrayStore(files.dep("data/digits/explain"))
     for name, grid in summary.grids(params, adapter, store, shown).items():
         figures.attribution_grid(grid, pages / f"{name}.png")

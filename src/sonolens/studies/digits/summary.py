@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sonolens.explain.contract import Items
+from sonolens.explain.contract import CellKey, Items
 from sonolens.params import StageParams
 from sonolens.pipeline import StageFiles
 from sonolens.report.figures import Grid
@@ -90,6 +90,20 @@ def mprt_curves(files: StageFiles) -> pd.DataFrame:
     named = means["method"] + means["baseline"].map(lambda kind: "" if kind == "none" else f", {kind}")
     means.insert(0, "series", named + means["cell"].radd(", ") + means["variant"].radd(", "))
     return means
+
+
+def chance_metrics(adapter: DigitsAdapter, store: ArrayStore) -> dict[str, float]:
+    """What a map without any knowledge reaches: the mean share of cells inside the truth."""
+    if not adapter.data.truth:
+        return {}
+    rows = store.index.drop_duplicates(["cell", "item_id"])
+    shares = []
+    for cell, table in rows.groupby("cell", sort=True):
+        key = CellKey(str(cell), "speaker", 0, 0)
+        ids = tuple(table["item_id"])
+        items = Items(ids, ids, (0,) * len(ids))
+        shares.append(adapter.truth_masks(key, items)["cues"].double().mean())
+    return {"xai_relevance_rank_accuracy_chance": float(np.mean(shares))}
 
 
 def grids(
