@@ -29,6 +29,7 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     write_json(files.out("metrics/digits/summary.json"), accuracy | summary.xai_metrics(xai, scores) | chance)
     write_csv(files.out("metrics/digits/folds.csv"), folds)
     write_csv(files.out("metrics/digits/scores.csv"), xai)
+    write_csv(files.out("metrics/digits/seeds.csv"), summary.seed_table(scores))
     write_csv(files.out("plots/digits/mprt.csv"), summary.mprt_curves(files))
 
     pages = files.out(PAGES)

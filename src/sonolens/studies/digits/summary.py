@@ -66,6 +66,13 @@ def score_table(params: StageParams[Params], scores: pd.DataFrame) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
+def seed_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean of each metric by training seed: how far a finding hangs on one training."""
+    columns = [*CELL_COLUMNS, "model_seed", "method", "baseline", "metric"]
+    means = scores.groupby(columns, sort=True, dropna=False)["score"].mean()
+    return means.rename("value").reset_index()
+
+
 def xai_metrics(table: pd.DataFrame, scores: pd.DataFrame) -> dict[str, float]:
     """Rows of `score_table` under their summary names; controls and the first cell keep the short name."""
     metrics: dict[str, float] = {}
