@@ -15,13 +15,27 @@ pytestmark = pytest.mark.pipeline
 
 
 def run(root: Path, *command: str, **environment: str) -> str:
-    """Output of a command in `root` with this interpreter's programs first in PATH; fails with the whole output."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SONOLENS", "MLFLOW", "DVC"))}
+    """Output of a command in `root` with this interpreter's programs first in PATH.
+
+    Fails with the whole output.
+    """
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SONOLENS", "MLFLOW", "DVC"))
+    }
     path = os.pathsep.join([str(Path(sys.executable).parent), clean["PATH"]])
     done = subprocess.run(
-        command, cwd=root, env=clean | {"PATH": path} | environment, text=True, capture_output=True, check=False
+        command,
+        cwd=root,
+        env=clean | {"PATH": path} | environment,
+        text=True,
+        capture_output=True,
+        check=False,
     )
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    assert done.returncode == 0, (
+        f"{' '.join(command)}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    )
     return done.stdout + done.stderr
 
 
@@ -32,23 +46,33 @@ def sources() -> list[str]:
 
 def merge(values: dict, overrides: dict) -> dict:
     return values | {
-        key: merge(values[key], value) if isinstance(value, dict) else value for key, value in overrides.items()
+        key: merge(values[key], value) if isinstance(value, dict) else value
+        for key, value in overrides.items()
     }
 
 
 @pytest.fixture(scope="module")
 def repro(tmp_path_factory) -> Path:
-    """A repository of the project's files in the tiny profile, after `dvc repro`; its path has a space and an umlaut."""
+    """A repository of the project's files in the tiny profile, after `dvc repro`.
+
+    Its path has a space and an umlaut.
+    """
     root = tmp_path_factory.mktemp("repro") / "neue Hörprobe"
     for name in sources():
         target = root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, target)
-    params = merge(*(yaml.safe_load((root / name).read_text()) for name in ("params.yaml", "profiles/tiny.yaml")))
+    params = merge(
+        *(
+            yaml.safe_load((root / name).read_text())
+            for name in ("params.yaml", "profiles/tiny.yaml")
+        )
+    )
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for command in (
         ["git", "init", "-q", "-b", "main"], ["git", "config", "user.email", "test@example.org"],
-        ["git", "config", "user.name", "Test"], ["git", "add", "-A"], ["git", "commit", "-qm", "tiny"],
+        ["git", "config", "user.name", "Test"], ["git", "add", "-A"],
+        ["git", "commit", "-qm", "tiny"],
     ):  # fmt: skip
         run(root, *command)
     run(root, "dvc", "repro")
@@ -63,8 +87,9 @@ def rows(root: Path) -> list[dict]:
 import json, sys, mlflow
 client = mlflow.MlflowClient("sqlite:///mlflow.db")
 found = client.search_runs([e.experiment_id for e in client.search_experiments()])
-print("ROWS" + json.dumps([dict(status=r.info.status, params=r.data.params, metrics=r.data.metrics, tags=r.data.tags,
-    artifacts=[a.path for a in client.list_artifacts(r.info.run_id)]) for r in found]))
+print("ROWS" + json.dumps([dict(status=r.info.status, params=r.data.params, metrics=r.data.metrics,
+    tags=r.data.tags, artifacts=[a.path for a in client.list_artifacts(r.info.run_id)])
+    for r in found]))
 """
     text = run(root, sys.executable, "-c", code)
     return json.loads(text.rsplit("ROWS", 1)[1].splitlines()[0])
@@ -79,15 +104,27 @@ def test_metrics_of_every_stage_are_there(repro):
     for name in ("accuracy_person", "accuracy_person_leaky", "accuracy_person_permuted"):
         assert 0 <= summary[name] <= 1
         assert {f"{name}_ci_low", f"{name}_ci_high"} <= set(summary)
-    for method in ("random", "energy_silence", "integrated_gradients_silence", "integrated_gradients_legacy_zero"):
+    for method in (
+        "random",
+        "energy_silence",
+        "integrated_gradients_silence",
+        "integrated_gradients_legacy_zero",
+    ):
         assert f"xai_faithfulness_patch_{method}" in summary
     leakage = json.loads((repro / "metrics/digits/leakage.json").read_text())
-    assert {f"accuracy_{name}" for name in ("leaky", "person", "metadata", "permuted")} <= set(leakage)
+    assert {f"accuracy_{name}" for name in ("leaky", "person", "metadata", "permuted")} <= set(
+        leakage
+    )
 
 
 def test_pictures_are_there(repro):
     pages = {path.name for path in (repro / "plots/digits/pages/report").glob("*.png")}
-    assert {"training_curves.png", "confusion.png", "scores.png", "attributions_audio-32_trained.png"} <= pages
+    assert {
+        "training_curves.png",
+        "confusion.png",
+        "scores.png",
+        "attributions_audio-32_trained.png",
+    } <= pages
 
 
 def test_nothing_is_left_in_staging(repro):
@@ -150,7 +187,8 @@ def test_own_recording_with_the_trained_checkpoint(repro, tmp_path):
     path = tmp_path / "my word.wav"
     write_wav(path, synth.render(synth.utterance("ia", synth.speaker(50, 9), 0, (40, 50), 9)), 8000)
     output = tmp_path / "out"
-    run(repro, sys.executable, "-m", "sonolens.cli", "digits", "explain", str(path), "--output-dir", str(output),
-        "--method", "integrated_gradients", "--method", "saliency", PYTHONPATH=str(repro / "src"))  # fmt: skip
+    run(repro, sys.executable, "-m", "sonolens.cli", "digits", "explain", str(path),
+        "--output-dir", str(output), "--method", "integrated_gradients", "--method", "saliency",
+        PYTHONPATH=str(repro / "src"))  # fmt: skip
     names = {file.name for file in output.iterdir()}
     assert {"my word.png", "my word.npz", "explanations.csv", "my word_saliency_kept.wav"} <= names

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -20,7 +20,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from sonolens.data import acquire
+if TYPE_CHECKING:
+    from sonolens.data import acquire
 
 app = typer.Typer(no_args_is_help=True, help="Bring recordings in, and see what is there.")
 
@@ -41,6 +42,8 @@ def add(
     replace: Replace = False,
 ) -> None:
     """Copy recordings from this machine into the project and track them with DVC."""
+    from sonolens.data import acquire  # pandas would slow down `--help`
+
     with _failing_politely(), _bar() as progress:
         added = acquire.add(Path.cwd(), source, paths, progress, replace=replace)
     _tell(added)
@@ -54,6 +57,7 @@ def fetch(
     replace: Replace = False,
 ) -> None:
     """Download a published corpus; a broken download goes on where it stopped."""
+    from sonolens.data import acquire  # pandas would slow down `--help`
 
     def confirm(offer: acquire.Offer) -> bool:
         size = "size unknown" if offer.size_bytes is None else f"{offer.size_bytes / 1e6:.0f} MB"
@@ -75,6 +79,8 @@ def fetch(
 @app.command("list")
 def list_() -> None:
     """Known corpora and own recordings: licence, whether they are here, tasks."""
+    from sonolens.data import acquire  # pandas would slow down `--help`
+
     table = Table("source", "what", "licence", "state", "files", "tasks")
     for row in acquire.list_sources(Path.cwd()):
         files = str(row.n_files) if row.n_files else ""
@@ -99,6 +105,8 @@ def _tell(added: acquire.Added) -> None:
 
 @contextmanager
 def _failing_politely() -> Iterator[None]:
+    from sonolens.data import acquire
+
     try:
         yield
     except acquire.AcquireError as error:

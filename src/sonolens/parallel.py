@@ -1,4 +1,7 @@
-"""One way to run things side by side: joblib under an engine named in params (serial, loky, dask)."""
+"""One way to run things side by side: joblib under an engine named in params.
+
+The engines are serial, loky and dask.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ class EngineError(RuntimeError):
 
 @contextmanager
 def engine(runtime: Runtime) -> Iterator[None]:
-    """Choose joblib's backend for the block. Raises EngineError when Dask is asked for but absent."""
+    """Choose joblib's backend for the block.
+
+    Raises EngineError when Dask is asked for but absent.
+    """
     with _connected(runtime), _chosen(runtime):
         yield
 
@@ -36,15 +42,20 @@ def _connected(runtime: Runtime) -> AbstractContextManager[object]:
         from distributed import Client
     except ModuleNotFoundError as error:
         raise EngineError(
-            "runtime.engine: dask needs the group `cluster`; install it: uv pip install 'sonolens[cluster]'"
+            "runtime.engine: dask needs the group `cluster`; "
+            "install it: uv pip install 'sonolens[cluster]'"
         ) from error
     address = runtime.dask_address
     if not address:
-        raise EngineError("runtime.dask_address: found nothing, need the scheduler's address, e.g. tcp://host:8786")
+        raise EngineError(
+            "runtime.dask_address: found nothing, need the scheduler's address, e.g. tcp://host:8786"
+        )
     try:
         return Client(address, timeout=CONNECT_S)
     except (OSError, ValueError) as error:
-        raise EngineError(f"runtime.dask_address: no scheduler answers at {address} ({error}); start one") from error
+        raise EngineError(
+            f"runtime.dask_address: no scheduler answers at {address} ({error}); start one"
+        ) from error
 
 
 def _chosen(runtime: Runtime) -> AbstractContextManager[object]:
@@ -54,7 +65,9 @@ def _chosen(runtime: Runtime) -> AbstractContextManager[object]:
         return joblib.parallel_config(backend="dask")
     if runtime.engine == "serial" or runtime.workers == 1:
         return joblib.parallel_config(backend="sequential")
-    return joblib.parallel_config(backend="loky", n_jobs=runtime.workers, inner_max_num_threads=runtime.threads)
+    return joblib.parallel_config(
+        backend="loky", n_jobs=runtime.workers, inner_max_num_threads=runtime.threads
+    )
 
 
 def run(

@@ -1,13 +1,16 @@
 """Ten words of two vowels with exactly known cues.
 
-A word glides from one vowel to another; only the tracks of the first two formants tell the words apart. The voice
-is a sum of harmonics, each weighted by the product of the formant resonators at its frequency, so nothing aliases
-and a formant can be switched off: `render(..., without=("F2",))` is the same utterance lacking one mechanism.
+A word glides from one vowel to another; only the tracks of the first two formants tell the words
+apart. The voice is a sum of harmonics, each weighted by the product of the formant resonators at
+its frequency, so nothing aliases and a formant can be switched off: `render(..., without=("F2",))`
+is the same utterance lacking one mechanism.
 
 References
 ----------
-Klatt, D. H. (1980). Software for a cascade/parallel formant synthesizer. JASA 67(3), 971-995, eq. 2 (resonator).
-Peterson, G. E. and Barney, H. L. (1952). Control methods used in a study of the vowels. JASA 24(2), table II (men).
+Klatt, D. H. (1980). Software for a cascade/parallel formant synthesizer. JASA 67(3),
+971-995, eq. 2 (resonator).
+Peterson, G. E. and Barney, H. L. (1952). Control methods used in a study of the vowels. JASA
+24(2), table II (men).
 """
 
 from __future__ import annotations
@@ -37,7 +40,11 @@ HALF_WIDTH_HZ = 150.0
 
 @dataclass(frozen=True)
 class Speaker:
-    """Vocal tract length as a factor on all formants, mean pitch in Hz, speaking rate as a factor on durations."""
+    """Who speaks.
+
+    Vocal tract length as a factor on all formants, mean pitch in Hz, speaking rate as a factor on
+    durations.
+    """
 
     name: str
     formant_scale: float
@@ -64,10 +71,14 @@ class Utterance:
 def speaker(index: int, seed: int) -> Speaker:
     """Speaker number `index`, a function of (seed, index)."""
     draw = rng.numpy_generator(seed, "formant_words", "speaker", index)
-    return Speaker(f"s{index:02d}", draw.uniform(0.88, 1.15), draw.uniform(95, 220), draw.uniform(0.85, 1.15))
+    return Speaker(
+        f"s{index:02d}", draw.uniform(0.88, 1.15), draw.uniform(95, 220), draw.uniform(0.85, 1.15)
+    )
 
 
-def utterance(word: str, who: Speaker, repetition: int, snr_db: tuple[float, float], seed: int) -> Utterance:
+def utterance(
+    word: str, who: Speaker, repetition: int, snr_db: tuple[float, float], seed: int
+) -> Utterance:
     """Repetition of a word by a speaker, a function of (seed, speaker, word, repetition)."""
     parts = (seed, "formant_words", who.name, word, repetition)
     draw = rng.numpy_generator(*parts)
@@ -89,7 +100,9 @@ def utterance(word: str, who: Speaker, repetition: int, snr_db: tuple[float, flo
 
 def formants_hz(what: Utterance, times_s: np.ndarray) -> np.ndarray:
     """F1, F2, F3 at `times_s`, shape=(3, time); constant before and after the glide."""
-    first, second = (np.array(VOWELS_HZ[vowel], float) * what.speaker.formant_scale for vowel in what.word)
+    first, second = (
+        np.array(VOWELS_HZ[vowel], float) * what.speaker.formant_scale for vowel in what.word
+    )
     middle_s, half_s = what.onset_s + what.duration_s / 2, what.glide_share * what.duration_s / 2
     share = np.clip((times_s - middle_s + half_s) / (2 * half_s), 0, 1)
     return first[:, None] * (1 - share) + second[:, None] * share
@@ -125,7 +138,9 @@ def render(what: Utterance, without: tuple[str, ...] = (), noise: bool = True) -
     # Glottal flow falls by about 12 dB per octave, lip radiation gives 6 back.
     sines *= np.where(harmonics_hz < 0.95 * SAMPLE_RATE / 2, 1 / order, 0)
     centres_hz = formants_hz(what, times_s[voiced])
-    fade = np.minimum(1, np.minimum(position[voiced], 1 - position[voiced]) * what.duration_s / 0.02)
+    fade = np.minimum(
+        1, np.minimum(position[voiced], 1 - position[voiced]) * what.duration_s / 0.02
+    )
     voice = {
         switched: (_resonance(harmonics_hz, centres_hz, switched) * sines).sum(0) * fade
         for switched in {without, ()}
@@ -138,13 +153,16 @@ def render(what: Utterance, without: tuple[str, ...] = (), noise: bool = True) -
     return waveform.astype(np.float32)
 
 
-def _resonance(frequency_hz: np.ndarray, centres_hz: np.ndarray, without: tuple[str, ...]) -> np.ndarray:
+def _resonance(
+    frequency_hz: np.ndarray, centres_hz: np.ndarray, without: tuple[str, ...]
+) -> np.ndarray:
     squared = frequency_hz**2
     power = np.ones_like(squared)
     for name, centre, bandwidth in zip(("F1", "F2", "F3"), centres_hz, BANDWIDTHS_HZ, strict=True):
         if name not in without:
             power *= centre**4 / ((centre**2 - squared) ** 2 + bandwidth**2 * squared)
-    return np.sqrt(power)
+    resonance: np.ndarray = np.sqrt(power)
+    return resonance
 
 
 def _noise(what: Utterance, n_samples: int) -> np.ndarray:
@@ -154,11 +172,16 @@ def _noise(what: Utterance, n_samples: int) -> np.ndarray:
     spectrum[0] = 0
     pink = np.fft.irfft(spectrum, n_samples)
     mixed = white + pink / pink.std()
-    return mixed / np.sqrt(np.mean(mixed**2)) * 10 ** ((what.gain_db - what.snr_db) / 20)
+    level = 10 ** ((what.gain_db - what.snr_db) / 20)
+    noise: np.ndarray = mixed / np.sqrt(np.mean(mixed**2)) * level
+    return noise
 
 
 def cue_tracks(what: Utterance) -> pd.DataFrame:
-    """Exact truth: within 150 Hz of F1 and F2 while the voice sounds; columns as `dsp.regions.TRACK_COLUMNS`."""
+    """Exact truth: within 150 Hz of F1 and F2 while the voice sounds.
+
+    Columns as `dsp.regions.TRACK_COLUMNS`.
+    """
     end_s = what.onset_s + what.duration_s
     middle_s, half_s = what.onset_s + what.duration_s / 2, what.glide_share * what.duration_s / 2
     times_s = np.array([what.onset_s, middle_s - half_s, middle_s + half_s, end_s])

@@ -41,27 +41,39 @@ class DigitsAdapter:
     def load(self, key: CellKey) -> nn.Module:
         model, _ = checkpoint.load(self.root / model_path(self._trained(key)))
         if key.variant == UNTRAINED:
-            fresh = initial(self.params, len(self.data.classes), rng.seed_for(self.seed, key.model_seed, UNTRAINED))
-            fresh.standardise.load_state_dict(model.standardise.state_dict())
+            fresh = initial(
+                self.params,
+                len(self.data.classes),
+                rng.seed_for(self.seed, key.model_seed, UNTRAINED),
+            )
+            fresh.standardise.load_state_dict(model.get_submodule("standardise").state_dict())
             model = fresh
         return model.eval().requires_grad_(False)
 
     def items(self, key: CellKey, part: str) -> Items:
         ids = self.data.ids(key.protocol, key.fold, part)
         rows = self.data.manifest.loc[list(ids)]
-        return Items(ids, tuple(rows["person_id"]), tuple(int(index) for index in rows["class_index"]))
+        return Items(
+            ids, tuple(rows["person_id"]), tuple(int(index) for index in rows["class_index"])
+        )
 
     def inputs(self, key: CellKey, items: Items) -> Tensor:
         return torch.from_numpy(self.data.features(key.cell).take(items.ids))
 
-    def targets(self, key: CellKey, items: Items, model: nn.Module, inputs: Tensor) -> dict[str, Target]:
+    def targets(
+        self, key: CellKey, items: Items, model: nn.Module, inputs: Tensor
+    ) -> dict[str, Target]:
         return {"predicted": targets.predicted(model, inputs)}
 
-    def baseline(self, key: CellKey, kind: str, items: Items, inputs: Tensor, n_draws: int) -> Tensor:
+    def baseline(
+        self, key: CellKey, kind: str, items: Items, inputs: Tensor, n_draws: int
+    ) -> Tensor:
         seeds = [rng.seed_for(self.seed, item_id, "baseline") for item_id in items.ids]
         train = (key.cell, key.protocol, key.fold, "train")
         mean = self.data.part(*train).inputs.mean(0) if kind == "train_mean" else None
-        return baselines.make(kind, inputs, self.axes(key), item_seeds=seeds, n_draws=n_draws, train_mean=mean)
+        return baselines.make(
+            kind, inputs, self.axes(key), item_seeds=seeds, n_draws=n_draws, train_mean=mean
+        )
 
     def truth_masks(self, key: CellKey, items: Items) -> dict[str, Tensor]:
         if not self.data.truth:
@@ -79,7 +91,10 @@ class DigitsAdapter:
         return inputs + mask * (fill - inputs)
 
     def listen(self, key: CellKey, item_id: str, mask: Tensor) -> np.ndarray:
-        """The recording with only the cells of `mask` (n_mels, n_frames), as a waveform in the cell's window."""
+        """The recording with only the cells of `mask`, as a waveform in the cell's window.
+
+        `mask` has shape (n_mels, n_frames).
+        """
         mel = front_end(self.params, int(key.cell.split("-")[1]))
         return spectral.keep(self.window(key, item_id), mask, mel)
 
@@ -104,15 +119,26 @@ class DigitsAdapter:
         return (__name__,)
 
     def data_key(self, key: CellKey) -> str:
-        paths = (model_path(self._trained(key)), f"{FEATURES}/{key.cell}", f"{PREPARE}/truth.parquet")
+        paths = (
+            model_path(self._trained(key)),
+            f"{FEATURES}/{key.cell}",
+            f"{PREPARE}/truth.parquet",
+        )
         return sources.content_key(files=[sources.file_digest(self.root / path) for path in paths])
 
     def _trained(self, key: CellKey) -> CellKey:
-        return CellKey(key.cell, key.protocol, key.fold, key.model_seed) if key.variant == UNTRAINED else key
+        return (
+            CellKey(key.cell, key.protocol, key.fold, key.model_seed)
+            if key.variant == UNTRAINED
+            else key
+        )
 
 
 def registrable(root: Path, name: str) -> tuple[Callable[[], nn.Module], np.ndarray]:
-    """Loader and an example input (1, 1, n_mels, n_frames) of the checkpoint `name`, for the model registry."""
+    """Loader and an example input of the checkpoint `name`, for the model registry.
+
+    The example has shape (1, 1, n_mels, n_frames).
+    """
     path = root / model_path(parse_key(name))
     _, description = checkpoint.load(path)
     front_end = description["front_end"]

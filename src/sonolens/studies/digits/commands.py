@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Spoken digits and words: explain your own recordings.")
+app = typer.Typer(
+    no_args_is_help=True, help="Spoken digits and words: explain your own recordings."
+)
 
 
 @app.callback()
@@ -18,16 +20,22 @@ def digits() -> None:
 @app.command()
 def explain(
     files: Annotated[list[Path], typer.Argument(help="recordings, or folders of recordings")],
-    output_dir: Annotated[Path, typer.Option(help="where maps, scores and sounds go")] = Path("explanations"),
-    checkpoint: Annotated[Path | None, typer.Option(help="default: the model of the first speaker fold")] = None,
-    method: Annotated[list[str], typer.Option(help="repeat for several")] = ["integrated_gradients"],  # noqa: B006
+    output_dir: Annotated[Path, typer.Option(help="where maps, scores and sounds go")] = Path(
+        "explanations"
+    ),
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="default: the model of the first speaker fold")
+    ] = None,
+    method: Annotated[list[str], typer.Option(help="repeat for several")] = [  # noqa: B006
+        "integrated_gradients"
+    ],
     baseline: Annotated[str, typer.Option(help="of the methods that take one")] = "silence",
     seed: Annotated[int, typer.Option(help="root of all draws")] = 0,
 ) -> None:
     """Explain recordings: map and scores, and the sound that lies under the map and beside it.
 
-    Writes FILE.png, FILE.npz, FILE_METHOD_kept.wav, FILE_METHOD_removed.wav, and explanations.csv for all files.
-    Of a recording longer than the model's window the loudest stretch is explained.
+    Writes FILE.png, FILE.npz, FILE_METHOD_kept.wav, FILE_METHOD_removed.wav, and explanations.csv
+    for all files. Of a recording longer than the model's window the loudest stretch is explained.
     """
     import pandas as pd
 
@@ -39,7 +47,11 @@ def explain(
     paths, bad = named_recordings(files)
     output_dir.mkdir(parents=True, exist_ok=True)
     request = own_files.Request(
-        checkpoint or own_files.default_checkpoint(Path.cwd()), output_dir, tuple(method), baseline, seed
+        checkpoint or own_files.default_checkpoint(Path.cwd()),
+        output_dir,
+        tuple(method),
+        baseline,
+        seed,
     )
     session = own_files.OwnFiles(request)
     rows = []
@@ -51,8 +63,8 @@ def explain(
             continue
         row = rows[-1]
         typer.echo(
-            f"{path}: {row['predicted']} (p = {row['p']:.2f}); under the map p = {row['p_kept']:.2f}, "
-            f"without it p = {row['p_removed']:.2f}"
+            f"{path}: {row['predicted']} (p = {row['p']:.2f}); "
+            f"under the map p = {row['p_kept']:.2f}, without it p = {row['p_removed']:.2f}"
         )
     if rows:
         write_csv(output_dir / "explanations.csv", pd.DataFrame(rows))

@@ -1,4 +1,7 @@
-"""What the stages of `digits` read: manifest, splits, feature stores, parts of folds, trained models."""
+"""What the stages of `digits` read.
+
+Manifest, splits, feature stores, parts of folds and trained models.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ def cell_name(size: int) -> str:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Outputs of `prepare` and `features` below `root`; opened when first used, so it pickles as a path."""
+    """Outputs of `prepare` and `features` below `root`.
+
+    Opened when first used, so it pickles as a path.
+    """
 
     root: Path
 
@@ -55,7 +61,7 @@ class Dataset:
     def truth(self) -> dict[str, pd.DataFrame]:
         """Cue tracks by item_id; empty for recordings."""
         table = read_parquet(self.root / PREPARE / "truth.parquet")
-        return dict(iter(table.groupby("item_id")))
+        return {str(item_id): tracks for item_id, tracks in table.groupby("item_id")}
 
     def features(self, cell: str) -> ArrayStore:
         return ArrayStore(self.root / FEATURES / cell)
@@ -64,7 +70,10 @@ class Dataset:
         """Items of a part. Raises IndexError that names the protocol's number of folds."""
         folds = self.folds[protocol]
         if fold >= len(folds):
-            raise FoldError(f"digits.train.folds: {fold}, but protocol {protocol} has folds 0 to {len(folds) - 1}")
+            raise FoldError(
+                f"digits.train.folds: {fold}, "
+                f"but protocol {protocol} has folds 0 to {len(folds) - 1}"
+            )
         return tuple(getattr(folds[fold], part))
 
     def part(self, cell: str, protocol: str, fold: int, name: str) -> Part:
@@ -78,7 +87,10 @@ class FoldError(ValueError):
 
 
 def permuted(part: Part, seed: int) -> Part:
-    """The part with its labels shuffled among its items: a control that keeps everything but the meaning."""
+    """The part with its labels shuffled among its items.
+
+    A control that keeps everything but the meaning.
+    """
     order = rng.numpy_generator(seed, "permuted").permutation(len(part.labels))
     return Part(part.inputs, part.labels[torch.from_numpy(order)], part.ids)
 
@@ -86,7 +98,9 @@ def permuted(part: Part, seed: int) -> Part:
 def parse_key(name: str) -> CellKey:
     """Inverse of `CellKey.name`."""
     cell, protocol, fold, seed, variant = name.split("_", 4)
-    return CellKey(cell, protocol, int(fold.removeprefix("fold")), int(seed.removeprefix("seed")), variant)
+    return CellKey(
+        cell, protocol, int(fold.removeprefix("fold")), int(seed.removeprefix("seed")), variant
+    )
 
 
 def model_path(key: CellKey) -> str:

@@ -19,6 +19,7 @@ OUT = "data/digits/evaluate/predictions.parquet"
 
 
 def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
+    """Write predictions, confusion counts and the leakage report."""
     data = Dataset(files.root)
     tables = []
     for key in model_keys(params.study):
@@ -37,7 +38,8 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     names = pd.Series(data.classes)
     write_csv(
         files.out("plots/digits/confusion.csv"),
-        pd.DataFrame({"actual": shown["class_index"].map(names), "predicted": shown["predicted"].map(names)})
+        pd.DataFrame({"actual": shown["class_index"].map(names),
+                      "predicted": shown["predicted"].map(names)})
         .sort_values(["actual", "predicted"]),
     )  # fmt: skip
     write_json(files.out("metrics/digits/leakage.json"), _leakage(params, data))
@@ -46,16 +48,24 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
 def _leakage(params: StageParams[Params], data: Dataset) -> dict[str, float]:
     manifest = data.manifest
     row_of = pd.Series(range(len(manifest)), index=manifest["item_id"])
-    features = leakage.summary_features(data.features(headline_cell(params)).take(list(manifest["item_id"])))
+    features = leakage.summary_features(
+        data.features(headline_cell(params)).take(list(manifest["item_id"]))
+    )
     folds = {
-        name: [(row_of[list(fold.train + fold.val)].to_numpy(), row_of[list(fold.test)].to_numpy()) for fold in folds]
+        name: [
+            (row_of[list(fold.train + fold.val)].to_numpy(), row_of[list(fold.test)].to_numpy())
+            for fold in folds
+        ]
         for name, folds in data.folds.items()
     }
     report = leakage.leakage_report(
         manifest, features, folds["leaky"], folds["speaker"],
         seed=params.common.seed, n_permutations=params.study.evaluate.n_permutations,
     )  # fmt: skip
-    metrics: dict[str, float] = {"n_person": manifest["person_id"].nunique(), "n_item": len(manifest)}
+    metrics: dict[str, float] = {
+        "n_person": manifest["person_id"].nunique(),
+        "n_item": len(manifest),
+    }
     for name, interval in report.items():
         metrics |= interval.as_metrics(f"accuracy_{name}")
     return metrics | {"accuracy_chance": 1 / len(data.classes)}

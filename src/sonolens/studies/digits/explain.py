@@ -14,13 +14,17 @@ from sonolens.track import Record
 
 
 def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
+    """Write the maps of every explained model."""
     section = params.study.explain
     cells.run_cells(
         DigitsAdapter(files.root, params.study, params.common.seed),
         explained_keys(params.study),
         methods=section.methods,
         baselines=section.baselines,
-        options={"chunk_size": section.chunk_size, "integrated_gradients": {"n_steps": section.n_steps}},
+        options={
+            "chunk_size": section.chunk_size,
+            "integrated_gradients": {"n_steps": section.n_steps},
+        },
         n_items=section.n_items,
         part="test",
         seed=params.common.seed,

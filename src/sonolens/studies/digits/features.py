@@ -20,17 +20,22 @@ BATCH_SIZE = 256
 
 
 def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
+    """Write one log-mel store per resolution."""
     audio = ArrayStore(files.dep(f"{PREPARE}/audio"))
     folder = files.out(FEATURES)
     for size in params.study.features.sizes:
         mel = front_end(params.study, size)
         with write_store(folder / cell_name(size), mel.axes()) as writer:
             for rows in batches(len(audio), BATCH_SIZE):
-                windows, index = zip(*(_window(params, mel, audio, row) for row in rows), strict=True)
+                windows, index = zip(
+                    *(_window(params, mel, audio, row) for row in rows), strict=True
+                )
                 writer.append(mel(torch.from_numpy(np.stack(windows))).numpy(), index)
 
 
-def _window(params: StageParams[Params], mel: LogMel, audio: ArrayStore, row: int) -> tuple[np.ndarray, dict]:
+def _window(
+    params: StageParams[Params], mel: LogMel, audio: ArrayStore, row: int
+) -> tuple[np.ndarray, dict]:
     item_id, waveform = audio.index["item_id"].iloc[row], audio[row]
     draw = rng.numpy_generator(params.common.seed, item_id, "placement").random()
     window, offset = place(waveform, mel.n_samples, params.study.features.placement, draw)

@@ -23,7 +23,8 @@ def front_end(params: Params, size: int) -> LogMel:
     if n_samples % size:
         raise ResolutionError(
             f"digits.features.sizes: {size} frames do not divide {n_samples} samples "
-            f"({section.duration_s} s at {sample_rate} Hz); change sizes, duration_s or prepare.sample_rate"
+            f"({section.duration_s} s at {sample_rate} Hz); "
+            "change sizes, duration_s or prepare.sample_rate"
         )
     return LogMel(
         sample_rate=sample_rate,

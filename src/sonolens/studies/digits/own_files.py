@@ -64,7 +64,7 @@ class OwnFiles:
         rows, maps = [], {}
         for method in self.request.methods:
             attribution, baseline = self._attribute(method, inputs, target, name)
-            maps[method if baseline == "none" else f"{method}\n{baseline}"] = attribution[0].numpy()
+            maps[method if baseline == "none" else f"{method}\n{baseline}"] = attribution.numpy()
             rows.append(
                 {"file": str(path), "window_start_s": max(0, -offset) / self.front_end.sample_rate,
                  "predicted": self.classes[predicted], "p": float(probability[predicted]),
@@ -82,9 +82,13 @@ class OwnFiles:
         )
         attribution_grid(grid, self.request.output_dir / f"{name}.png")
         with whole(self.request.output_dir / f"{name}.npz") as stream:
-            np.savez(stream, input=inputs[0, 0].numpy(), frequencies_hz=self.front_end.frequencies_hz,
-                     times_s=self.front_end.times_s,
-                     **{label.replace("\n", "_"): values[0] for label, values in maps.items()})  # fmt: skip
+            np.savez(
+                stream,
+                input=inputs[0, 0].numpy(),
+                frequencies_hz=self.front_end.frequencies_hz,
+                times_s=self.front_end.times_s,
+                **{label.replace("\n", "_"): values[0] for label, values in maps.items()},
+            )
         return rows
 
     def _analyse(self, window: np.ndarray) -> Tensor:
@@ -94,7 +98,9 @@ class OwnFiles:
         with torch.no_grad():
             return torch.softmax(self.model(inputs)[0].double(), 0)
 
-    def _attribute(self, method: str, inputs: Tensor, target: targets.ClassLogit, name: str) -> tuple[Tensor, str]:
+    def _attribute(
+        self, method: str, inputs: Tensor, target: targets.ClassLogit, name: str
+    ) -> tuple[Tensor, str]:
         info = registry.info(method)
         seeds = [rng.seed_for(self.request.seed, name)]
         axes, kind, baseline = self.front_end.axes(), "none", None
@@ -103,21 +109,34 @@ class OwnFiles:
             baseline = baselines.make(kind, inputs, axes, item_seeds=seeds, n_draws=8)
             baselines.check_loudness(inputs, baseline, kind, axes)
         result = info.load()(
-            self.model, inputs, target, baseline=baseline, item_seeds=seed_array(seeds), **info.options
+            self.model,
+            inputs,
+            target,
+            baseline=baseline,
+            item_seeds=seed_array(seeds),
+            **info.options,
         )
         return result.values[:, 0], kind
 
-    def _listen(self, window: np.ndarray, attribution: Tensor, predicted: int, name: str) -> dict[str, Any]:
+    def _listen(
+        self, window: np.ndarray, attribution: Tensor, predicted: int, name: str
+    ) -> dict[str, Any]:
         """Write the sound under the map and the rest, and ask the model about both."""
-        mask, answers = spectral.top_share(attribution[0]), {}
+        mask = spectral.top_share(attribution[0])
+        answers: dict[str, Any] = {}
         for part, share in (("kept", mask), ("removed", 1 - mask)):
             sound = spectral.keep(window, share, self.front_end)
             path = self.request.output_dir / f"{name}_{part}.wav"
             write_wav(path, sound, self.front_end.sample_rate)
-            answers |= {f"p_{part}": float(self._probability(self._analyse(sound))[predicted]), f"wav_{part}": path.name}
+            answers |= {
+                f"p_{part}": float(self._probability(self._analyse(sound))[predicted]),
+                f"wav_{part}": path.name,
+            }
         return answers
 
-    def _scores(self, inputs: Tensor, target: Any, attribution: Tensor, name: str) -> dict[str, float]:
+    def _scores(
+        self, inputs: Tensor, target: Any, attribution: Tensor, name: str
+    ) -> dict[str, float]:
         def predict(edited: Tensor, rows: Tensor) -> Tensor:
             return evaluate(self.model, edited, target, rows)
 
@@ -135,18 +154,25 @@ class OwnFiles:
         )
         infos = [metrics.info(metric) for metric in METRICS]
         return {
-            info.name: float(info.load()(attribution[:, None], context, **info.options).values[0]) for info in infos
+            info.name: float(
+                info.load()(attribution[:, None], context, **info.fixed, **info.options).values[0]
+            )
+            for info in infos
         }
 
 
 def default_checkpoint(root: Path) -> Path:
-    """The trained model of the first speaker fold. Raises FileNotFoundError with the command that makes one."""
+    """The trained model of the first speaker fold.
+
+    Raises FileNotFoundError with the command that makes one.
+    """
     found = sorted((root / "models/digits/train").glob("*_speaker_fold0_*_trained.safetensors"))
     if not found:
-        raise NoCheckpoint("models/digits/train: no checkpoint; run `dvc repro digits-train`, or give --checkpoint")
+        raise NoCheckpoint(
+            "models/digits/train: no checkpoint; run `dvc repro digits-train`, or give --checkpoint"
+        )
     return found[0]
 
 
 class NoCheckpoint(FileNotFoundError):
     """There is no trained model yet."""
-

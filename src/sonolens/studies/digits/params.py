@@ -15,12 +15,18 @@ NonNegative = Annotated[int, Field(ge=0)]
 
 
 class FormantWords(Section):
+    """Size and noise of the computed corpus."""
+
     n_speakers: int = Field(ge=3)
     n_repetitions: Positive
-    snr_db: tuple[float, float] = Field(description="range of the noise level below the word's peak")
+    snr_db: tuple[float, float] = Field(
+        description="range of the noise level below the word's peak"
+    )
 
 
 class Prepare(Section):
+    """Which recordings are taken, and how they are split."""
+
     task: Literal["digit", "sex"]
     partial: bool
     on_bad_file: Literal["stop", "skip"]
@@ -32,6 +38,8 @@ class Prepare(Section):
 
 
 class Features(Section):
+    """The log-mel front end; one store per size."""
+
     sizes: list[Annotated[int, Field(ge=16)]] = Field(min_length=1)
     duration_s: float = Field(gt=0)
     placement: Literal["start", "centre", "random"]
@@ -54,8 +62,12 @@ class Augment(Section):
 
 
 class Train(Section):
+    """Which models are trained, and how."""
+
     architecture: Literal["resnet18_narrow", "alexnet_small"]
-    width: int = Field(ge=4, description="channels of the first ResNet stage, or of AlexNet divided by 4")
+    width: int = Field(
+        ge=4, description="channels of the first ResNet stage, or of AlexNet divided by 4"
+    )
     protocols: list[Protocol] = Field(min_length=1)
     folds: list[NonNegative] = Field(min_length=1)
     model_seeds: list[NonNegative] = Field(min_length=1)
@@ -69,10 +81,14 @@ class Train(Section):
 
 
 class Evaluate(Section):
+    """The leakage report."""
+
     n_permutations: Positive
 
 
 class Explain(Section):
+    """Which models are explained, by what and on how many items."""
+
     methods: list[str] = Field(min_length=1)
     baselines: list[str] = Field(min_length=1)
     variants: list[Variant] = Field(min_length=1)
@@ -83,6 +99,8 @@ class Explain(Section):
 
 
 class Score(Section):
+    """Metrics and their numbers of draws."""
+
     metrics: list[str] = Field(min_length=1)
     n_coalitions: int = Field(ge=3)
     n_noise_draws: Positive
@@ -91,6 +109,8 @@ class Score(Section):
 
 
 class Report(Section):
+    """Intervals and pictures."""
+
     n_resamples: int = Field(ge=100)
     level: float = Field(gt=0.5, lt=1)
     n_examples: Positive

@@ -18,6 +18,7 @@ OUT = "data/digits/prepare"
 
 
 def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
+    """Write manifest, audio store, truth and splits."""
     section, seed = params.study.prepare, params.common.seed
     found, tracks = _recordings(params, files)
     table = manifest.build(
@@ -27,23 +28,31 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     write_parquet(files.out(f"{OUT}/manifest.parquet"), table)
     owner = table.set_index("recording_id")["item_id"]
     tracks["item_id"] = tracks.pop("recording_id").map(owner)
-    write_parquet(files.out(f"{OUT}/truth.parquet"), tracks.sort_values(["item_id", "component", "time_s"]))
-    units = {"person": "person", "item": "test_person"}
+    write_parquet(
+        files.out(f"{OUT}/truth.parquet"), tracks.sort_values(["item_id", "component", "time_s"])
+    )
+    units: dict[splits.ValUnit, splits.CheckUnit] = {"person": "person", "item": "test_person"}
     protocols = {
         "speaker": _speaker_folds(params, table),
         "leaky": splits.leaky_folds(table, section.n_folds, seed),
     }
     for protocol, folds in protocols.items():
-        splits.check(folds, table, "item" if protocol == "leaky" else units[section.val_unit], protocol)
+        splits.check(
+            folds, table, "item" if protocol == "leaky" else units[section.val_unit], protocol
+        )
     splits.write(files.out(f"{OUT}/splits.json"), protocols)
     write_json(files.out("metrics/digits/prepare.json"), manifest.report(table))
 
 
-def _recordings(params: StageParams[Params], files: StageFiles) -> tuple[list[Recording], pd.DataFrame]:
+def _recordings(
+    params: StageParams[Params], files: StageFiles
+) -> tuple[list[Recording], pd.DataFrame]:
     source, section = params.study.source, params.study.prepare
     if source == formant_words.INFO.name:
         words = section.formant_words
-        return formant_words.recordings(words.n_speakers, words.n_repetitions, words.snr_db, params.common.seed)
+        return formant_words.recordings(
+            words.n_speakers, words.n_repetitions, words.snr_db, params.common.seed
+        )
     folder = files.dep(f"data/raw/{source}") / "recordings"
     found = registry.load(source).recordings(folder, task=section.task, partial=section.partial)
     return found, pd.DataFrame(columns=["recording_id", *TRACK_COLUMNS])

@@ -10,5 +10,9 @@ from sonolens.studies.digits.params import Params
 
 
 def run(params: StageParams[Params], files: StageFiles, record: track.Record) -> None:
+    """Publish the study's files as one row."""
     values = load_yaml(files.root / "params.yaml")
-    write_json(files.out("metrics/digits/published.json"), track.publish(files.root, files.spec, values, study="digits"))
+    write_json(
+        files.out("metrics/digits/published.json"),
+        track.publish(files.root, files.spec, values, study="digits"),
+    )

@@ -18,6 +18,7 @@ PAGES = "plots/digits/pages/report"
 
 
 def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
+    """Write summary, tables, curves and pictures."""
     predictions = read_parquet(files.dep("data/digits/evaluate/predictions.parquet"))
     scores = read_parquet(files.dep("data/digits/score/scores.parquet"))
     history = pd.read_csv(files.dep("plots/digits/history.csv"))
@@ -26,7 +27,10 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     adapter = DigitsAdapter(files.root, params.study, params.common.seed)
     store = ArrayStore(files.dep("data/digits/explain"))
     chance = summary.chance_metrics(adapter, store)
-    write_json(files.out("metrics/digits/summary.json"), accuracy | summary.xai_metrics(xai, scores) | chance)
+    write_json(
+        files.out("metrics/digits/summary.json"),
+        accuracy | summary.xai_metrics(xai, scores) | chance,
+    )
     write_csv(files.out("metrics/digits/folds.csv"), folds)
     write_csv(files.out("metrics/digits/scores.csv"), xai)
     write_csv(files.out("metrics/digits/seeds.csv"), summary.seed_table(scores))

@@ -13,6 +13,7 @@ from sonolens.track import Record
 
 
 def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
+    """Write the scores and curves of every map."""
     section = params.study.score
     tables = cells.run_cells(
         DigitsAdapter(files.root, params.study, params.common.seed),

@@ -22,12 +22,14 @@ from sonolens.studies.digits.params import Params
 CELL_COLUMNS = ["cell", "protocol", "variant"]
 
 
-def accuracies(params: StageParams[Params], predictions: pd.DataFrame) -> tuple[dict[str, float], pd.DataFrame]:
+def accuracies(
+    params: StageParams[Params], predictions: pd.DataFrame
+) -> tuple[dict[str, float], pd.DataFrame]:
     """Summary metrics by level, cell, protocol and variant; and one row per fold of each."""
     options = _bootstrap(params)
     metrics: dict[str, float] = {}
     for (cell, protocol, variant), table in predictions.groupby(CELL_COLUMNS, sort=True):
-        suffix = _suffix(params, cell, protocol, variant)
+        suffix = _suffix(params, str(cell), str(protocol), str(variant))
         for level in ("person", "item"):
             interval = classification.accuracy(table, weight=level, **options)
             metrics |= interval.as_metrics(f"accuracy_{level}{suffix}")
@@ -46,18 +48,27 @@ def accuracies(params: StageParams[Params], predictions: pd.DataFrame) -> tuple[
             dict(zip([*CELL_COLUMNS, "fold", "model_seed"], key, strict=True))
             | {"test_group": persons[0] if len(persons) == 1 else f"{len(persons)} persons"}
             | {"n_person": len(persons), "n_item": len(table)}
-            | {"accuracy": interval.value, "accuracy_ci_low": bounds[0], "accuracy_ci_high": bounds[1]}
+            | {
+                "accuracy": interval.value,
+                "accuracy_ci_low": bounds[0],
+                "accuracy_ci_high": bounds[1],
+            }
         )
     return metrics, pd.DataFrame(rows)
 
 
 def score_table(params: StageParams[Params], scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean of each metric by cell, method and baseline, with person-bootstrap intervals and the number of NaN."""
+    """Mean of each metric by cell, method and baseline.
+
+    With person-bootstrap intervals and the number of NaN.
+    """
     options = _bootstrap(params)
     columns = [*CELL_COLUMNS, "method", "baseline", "metric", "metric_params"]
     rows = []
     for key, table in scores.groupby(columns, sort=True, dropna=False):
-        interval = person_bootstrap(table["score"].to_numpy(), table["person_id"].to_numpy(), **options)
+        interval = person_bootstrap(
+            table["score"].to_numpy(), table["person_id"].to_numpy(), **options
+        )
         rows.append(
             dict(zip(columns, key, strict=True))
             | {"value": interval.value, "ci_low": interval.low, "ci_high": interval.high}
@@ -74,18 +85,26 @@ def seed_table(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def xai_metrics(table: pd.DataFrame, scores: pd.DataFrame) -> dict[str, float]:
-    """Rows of `score_table` under their summary names; controls and the first cell keep the short name."""
+    """Rows of `score_table` under their summary names.
+
+    Controls and the first cell keep the short name.
+    """
     metrics: dict[str, float] = {}
     cells = list(table["cell"].unique())
-    for row in table.itertuples():
-        if row.protocol != "speaker":
+    for row in table.to_dict("records"):
+        if row["protocol"] != "speaker":
             continue
-        parts = ["xai", row.metric, row.method, row.baseline, row.cell if len(cells) > 1 else ""]
-        parts += [row.variant if row.variant != "trained" else ""]
+        parts = ["xai", row["metric"], row["method"], row["baseline"]]
+        parts += [row["cell"] if len(cells) > 1 else ""]
+        parts += [row["variant"] if row["variant"] != "trained" else ""]
         name = "_".join(part for part in parts if isinstance(part, str) and part and part != "none")
-        metrics |= {name: row.value, f"{name}_ci_low": row.ci_low, f"{name}_ci_high": row.ci_high}
-    return metrics | {"xai_n_item": scores["item_id"].nunique(), "xai_n_person": scores["person_id"].nunique(),
-                      "xai_n_nan": int(scores["score"].isna().sum())}  # fmt: skip
+        metrics[name] = row["value"]
+        metrics |= {f"{name}_ci_low": row["ci_low"], f"{name}_ci_high": row["ci_high"]}
+    return metrics | {
+        "xai_n_item": scores["item_id"].nunique(),
+        "xai_n_person": scores["person_id"].nunique(),
+        "xai_n_nan": int(scores["score"].isna().sum()),
+    }
 
 
 def mprt_curves(files: StageFiles) -> pd.DataFrame:
@@ -94,7 +113,9 @@ def mprt_curves(files: StageFiles) -> pd.DataFrame:
     curves = curves[curves["curve"] == "mprt"]
     columns = ["cell", "protocol", "variant", "method", "baseline", "x"]
     means = curves.groupby(columns, sort=True, dropna=False)["y"].mean().reset_index()
-    named = means["method"] + means["baseline"].map(lambda kind: "" if kind == "none" else f", {kind}")
+    named = means["method"] + means["baseline"].map(
+        lambda kind: "" if kind == "none" else f", {kind}"
+    )
     means.insert(0, "series", named + means["cell"].radd(", ") + means["variant"].radd(", "))
     return means
 
@@ -114,16 +135,23 @@ def chance_metrics(adapter: DigitsAdapter, store: ArrayStore) -> dict[str, float
 
 
 def grids(
-    params: StageParams[Params], adapter: DigitsAdapter, store: ArrayStore, predictions: pd.DataFrame
+    params: StageParams[Params],
+    adapter: DigitsAdapter,
+    store: ArrayStore,
+    predictions: pd.DataFrame,
 ) -> dict[str, Grid]:
-    """One picture per explained model of the first fold: examples by method, with axes and truth."""
+    """A picture per explained model of the first fold: examples by method, with axes and truth."""
     result = {}
-    for columns, rows in store.index.groupby(["cell", "protocol", "fold", "model_seed", "variant"], sort=True):
+    for columns, rows in store.index.groupby(
+        ["cell", "protocol", "fold", "model_seed", "variant"], sort=True
+    ):
         key = parse_key("{}_{}_fold{}_seed{}_{}".format(*columns))
         if key.fold or key.protocol != "speaker":
             continue
         items = adapter.items(key, "test")
-        items = items.select([items.ids.index(item_id) for item_id in dict.fromkeys(rows["item_id"])])
+        items = items.select(
+            [items.ids.index(item_id) for item_id in dict.fromkeys(rows["item_id"])]
+        )
         items = _one_per_class(items, params.study.report.n_examples)
         same = (predictions["fold"] == key.fold) & (predictions["model_seed"] == key.model_seed)
         chosen = predictions[same].set_index("item_id")
@@ -138,10 +166,16 @@ def grids(
     return result
 
 
-def _maps(store: ArrayStore, rows: pd.DataFrame, item_ids: tuple[str, ...]) -> dict[str, np.ndarray]:
-    maps = {}
+def _maps(
+    store: ArrayStore, rows: pd.DataFrame, item_ids: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    maps: dict[str, np.ndarray] = {}
     for (method, baseline), group in rows.groupby(["method", "baseline"], sort=False, dropna=False):
-        label = method if not isinstance(baseline, str) or baseline in ("", "none") else f"{method}\n{baseline}"
+        label = (
+            str(method)
+            if not isinstance(baseline, str) or baseline in ("", "none")
+            else f"{method}\n{baseline}"
+        )
         at = dict(zip(group["item_id"], group.index, strict=True))
         maps[label] = np.stack([store[at[item_id]][0] for item_id in item_ids])
     return maps
@@ -149,13 +183,15 @@ def _maps(store: ArrayStore, rows: pd.DataFrame, item_ids: tuple[str, ...]) -> d
 
 def _one_per_class(items: Items, n_items: int) -> Items:
     """The first items whose classes differ, then the others."""
-    first = [row for row, index in enumerate(items.class_index) if index not in items.class_index[:row]]
+    first = [
+        row for row, index in enumerate(items.class_index) if index not in items.class_index[:row]
+    ]
     others = [row for row in range(len(items)) if row not in first]
     return items.select((first + others)[:n_items])
 
 
 def _title(adapter: DigitsAdapter, predictions: pd.DataFrame, item_id: str) -> str:
-    classes, row = adapter.data.classes, predictions.loc[item_id]
+    classes, row = adapter.data.classes, predictions.loc[item_id].to_dict()
     return f"{classes[row['class_index']]} → {classes[row['predicted']]} (p = {row['p_true']:.2f})"
 
 

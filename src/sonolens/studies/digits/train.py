@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
+    """Train every model asked for; write checkpoints and history."""
     keys = [key for key in model_keys(params.study) if key.variant != UNTRAINED]
     folder = scratch(files.root, "ckpt", files.key)
     fitted = fit.fit_jobs(
@@ -42,15 +43,24 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
         path = models / f"{key.name}.safetensors"
         checkpoint.save(path, result.state, _description(params.study, key, data.classes))
         best = result.history[result.best_epoch]
-        record.checkpoint(key.name, path, model_path(key), key.as_row(), {"val_accuracy": best["val_accuracy"]})
-    rows = [{"series": series(key)} | key.as_row() | row for key in keys for row in fitted[key.name].history]
+        record.checkpoint(
+            key.name, path, model_path(key), key.as_row(), {"val_accuracy": best["val_accuracy"]}
+        )
+    rows = [
+        {"series": series(key)} | key.as_row() | row
+        for key in keys
+        for row in fitted[key.name].history
+    ]
     write_csv(files.out("plots/digits/history.csv"), pd.DataFrame(rows))
     record.artifact(files.out("plots/digits/history.csv"), "plots")
     shutil.rmtree(folder)
 
 
 def model_keys(study: Params) -> list[CellKey]:
-    """Every model that the params ask for, in a fixed order; controls only where they are compared."""
+    """Every model that the params ask for, in a fixed order.
+
+    Controls only where they are compared.
+    """
     section = study.train
     return [
         CellKey(cell_name(size), protocol, fold, seed, variant)
@@ -59,7 +69,7 @@ def model_keys(study: Params) -> list[CellKey]:
         for fold in section.folds
         for seed in section.model_seeds
         for variant in section.variants
-        if variant == "trained" or protocol == "speaker" and seed == section.model_seeds[0]
+        if variant == "trained" or (protocol == "speaker" and seed == section.model_seeds[0])
     ]
 
 
@@ -70,7 +80,11 @@ def series(key: CellKey) -> str:
 
 def _note(record: Record, name: str, row: dict[str, float]) -> None:
     key = parse_key(name)
-    values = {curve_name(metric, **key.as_row()): value for metric, value in row.items() if metric != "epoch"}
+    values = {
+        curve_name(metric, **key.as_row()): value
+        for metric, value in row.items()
+        if metric != "epoch"
+    }
     record.metrics(values, step=int(row["epoch"]))
     log.info(
         "%s epoch %d: train loss %.3f, validation loss %.3f, accuracy %.3f",
@@ -100,10 +114,15 @@ class Preparation:
 
     def __call__(self, name: str) -> fit.Prepared:
         key, section, data = parse_key(name), self.study.train, Dataset(self.root)
-        train, val = (data.part(key.cell, key.protocol, key.fold, part) for part in ("train", "val"))
+        train, val = (
+            data.part(key.cell, key.protocol, key.fold, part) for part in ("train", "val")
+        )
         seed = rng.seed_for(self.seed, key.model_seed, "train", key.protocol, key.fold)
         if key.variant == "permuted":
-            train, val = permuted(train, rng.seed_for(seed, "train")), permuted(val, rng.seed_for(seed, "val"))
+            train, val = (
+                permuted(train, rng.seed_for(seed, "train")),
+                permuted(val, rng.seed_for(seed, "val")),
+            )
         model = initial(self.study, len(data.classes), seed)
         model.standardise.fit(train.inputs)
         config = fit.FitConfig(
@@ -120,4 +139,6 @@ class Preparation:
 def initial(study: Params, n_classes: int, seed: int):
     """Model with its first weights, a function of the seed."""
     with rng.forked(seed, "initial"):
-        return checkpoint.build(study.train.architecture, n_classes=n_classes, width=study.train.width)
+        return checkpoint.build(
+            study.train.architecture, n_classes=n_classes, width=study.train.width
+        )
