@@ -11,9 +11,10 @@ from pathlib import Path
 SRC = str(Path(__file__).resolve().parent)
 os.environ["PYTHONPATH"] = SRC  # loky and Dask workers import the same code
 os.environ["PYTHONHASHSEED"] = "0"
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # busy-waiting workers cost up to 15x on shared cores
+for library in ("OMP", "OPENBLAS", "MKL"):  # how many threads torch gets, `runtime.threads` says
+    os.environ[f"{library}_NUM_THREADS"] = "1"
+# Busy-waiting workers cost up to 15 times on shared cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")

@@ -11,12 +11,15 @@ from typing import Any
 import click
 import pytest
 import typer
+import yaml
 
 from sonolens import cli
 from sonolens import params as base
 from sonolens.pipeline import load_pipeline
 from sonolens.report import docs, page_images
 from sonolens.report.record import PRIVATE_COLUMNS, RESULTS
+from sonolens.stages import params_model
+from sonolens.studies.digits.front_end import front_end
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -82,7 +85,7 @@ def test_commands_in_the_pages_exist(page: Path) -> None:
 
 
 def check_command(command: str) -> None:
-    """Targets, verbs, stages and keys of `command` exist; capital words stand for something."""
+    """Targets, verbs, stages, keys and values exist and fit; capital words stand for something."""
     words = shlex.split(command)
     if words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
@@ -92,6 +95,10 @@ def check_command(command: str) -> None:
             if "=" not in word and not word.startswith("-") and word != "|"
         ]
         assert set(asked) <= set(targets), command
+        given = dict(word.split("=", 1) for word in words[1:] if "=" in word)
+        profile = given.get("PROFILE", "")
+        if "repro" in asked and "|" not in profile:
+            check_params(command, shlex.split(given.get("ARGS", "")), profile)
     elif words[0] == "sonolens":
         current: click.Command = typer.main.get_command(cli.app)
         for word in words[1:]:
@@ -100,13 +107,77 @@ def check_command(command: str) -> None:
             assert word in current.commands, f"{command}: no `{word}`"
             current = current.commands[word]
     else:
-        flat = base.flatten(base.load_yaml(ROOT / "params.yaml"))
+        check_params(command, words)
         for word in words[2:]:
-            key = word.split("=")[0]
-            if "=" in word and "." in key:
-                assert key in flat, f"{command}: params.yaml has no {key}"
-            elif re.fullmatch(r"[a-z_]+-[a-z_]+", word):
+            if re.fullmatch(r"[a-z_]+-[a-z_]+", word):
                 assert word in load_pipeline(ROOT), f"{command}: dvc.yaml has no {word}"
+
+
+def changed_params(changes: dict[str, Any]) -> dict[str, Any]:
+    """params.yaml with flat `changes`; an unknown key is an error."""
+    values = base.load_yaml(ROOT / "params.yaml")
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        place = values
+        for section in sections:
+            place = place[section]
+        assert last in place, f"params.yaml has no {key}"
+        place[last] = value
+    return values
+
+
+def profile_changes(profile: str) -> dict[str, Any]:
+    path = ROOT / "profiles" / f"{profile}.yaml"
+    return base.flatten(base.load_yaml(path)) if profile else {}
+
+
+def check_params(command: str, words: list[str], profile: str = "") -> None:
+    """params.yaml under the profile and the `-S` values of `words` is valid and can run."""
+    pairs = [
+        after.split("=", 1) for word, after in zip(words, words[1:], strict=False) if word == "-S"
+    ]
+    changes = {key: yaml.safe_load(value) for key, value in pairs if not key.isupper()}
+    values = changed_params(profile_changes(profile) | changes)
+    digits = base.validate(values, params_model(), command).digits
+    for size in digits.features.sizes:
+        front_end(digits, size)
+    assert max(digits.train.folds) < digits.prepare.n_folds, command
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("dvc exp run -S digits.train.epoch=3", "no digits.train.epoch"),
+        ("dvc exp run -S digits.train.epochs=none", "digits.train.epochs"),
+        ("dvc exp run -S 'digits.features.sizes=[128,32]'", "128 frames do not divide 8000"),
+        ("dvc exp run -S 'digits.train.folds=[0,4]'", r"folds=\[0,4\]"),
+        ('make repro PROFILE=full ARGS="-S digits.prepare.n_folds=5"', "n_folds=5"),
+    ],
+)
+def test_commands_that_cannot_run_are_found(command: str, message: str) -> None:
+    with pytest.raises((AssertionError, ValueError), match=message):
+        check_command(command)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/digits.md"])
+def test_pages_name_the_layout_of_own_folders(page: str) -> None:
+    """As src/sonolens/data/corpora/folder.py reads it: label first."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert "`label/speaker/*.wav`" in text
+    assert "speaker/label" not in text
+
+
+def test_the_published_profile_is_what_the_page_says() -> None:
+    digits = base.validate(
+        changed_params(profile_changes("published")), params_model(), "published"
+    ).digits
+    assert digits.features.sizes == [128, 32]
+    assert (digits.train.architecture, digits.train.width) == ("alexnet_small", 64)
+    assert (digits.train.epochs, digits.train.batch_size) == (50, 32)
+    assert (digits.train.schedule, digits.train.learning_rate) == ("constant", 0.001)
+    assert digits.train.weight_decay == 0
+    assert not any(digits.train.augment.model_dump().values())
+    assert digits.explain.n_steps == 50
 
 
 def test_pictures_are_small() -> None:
@@ -130,8 +201,17 @@ def _interval(value: float, low: float, high: float) -> dict[str, float]:
 
 
 def _score(*values: object) -> dict[str, object]:
-    columns = ("method", "baseline", "metric", "value", "ci_low", "ci_high")
+    columns = ("method", "baseline", "metric", "value", "ci_low", "ci_high", "n_item", "n_nan")
     return dict(zip(columns, values, strict=True))
+
+
+def _verdict(difference: str = "", first: str = "accuracy_person") -> str:
+    """Template that compares the network with the reference."""
+    tail = f', difference=["leakage", "{difference}"]' if difference else ""
+    return (
+        f'{{{{ verdict("toy", "a", ["summary", "{first}"], ["leakage", "accuracy_person"], '
+        f'"This", "of B"{tail}) }}}}'
+    )
 
 
 @pytest.fixture
@@ -144,13 +224,24 @@ def site(tmp_path: Path) -> Path:
     record = {
         "study": "toy",
         "name": "a",
-        "leakage": _interval(0.9, 0.8, 0.95),
-        "summary": _interval(0.97, 0.934, 0.99) | {"n_person": 12, "n_item": 1200},
+        "params": {"toy.report.level": 0.9},
+        "leakage": _interval(0.9, 0.8, 0.95)
+        | {"win": 0.07, "win_ci_low": 0.01, "win_ci_high": 0.1}
+        | {"loss": -0.07, "loss_ci_low": -0.1, "loss_ci_high": -0.01}
+        | {"open": 0.07, "open_ci_low": -0.01, "open_ci_high": 0.1}
+        | {"alone": 0.07, "alone_ci_low": None, "alone_ci_high": None},
+        "summary": _interval(0.97, 0.934, 0.99)
+        | {"n_person": 12, "n_item": 1200, "chance": 0.1}
+        | {"far": 0.99, "far_ci_low": 0.98, "far_ci_high": 1.0}
+        | {"alone": 0.99, "alone_ci_low": None, "alone_ci_high": None, "undefined": None},
         "tables": {
             "scores": [
-                _score("saliency", None, "sparseness", 0.5, 0.4, 0.6),
-                _score("ig", "silence", "mprt", None, None, None),
-            ]
+                _score("saliency", None, "sparseness", 0.5, 0.4, 0.6, 49, 1),
+                _score("ig", "silence", "mprt", None, None, None, 0, 50),
+            ],
+            "seeds": [
+                {"model_seed": seed, "value": value} for seed, value in enumerate((0.2, 0.05, None))
+            ],
         },
     }
     results = tmp_path / RESULTS / "toy"
@@ -174,14 +265,53 @@ def render(site: Path, template: str) -> str:
         (
             '{{ score_table("toy", "a", ["sparseness", "mprt", "absent"]) }}',
             "| method | baseline | sparseness | mprt |\n| --- | --- | --- | --- |\n"
-            "| `saliency` | – | 0.50 [0.40, 0.60] | – |\n| `ig` | silence | – | – |",
+            "| `saliency` | – | 0.50 [0.40, 0.60] (2 % NaN) | – |\n"
+            "| `ig` | silence | – | – (100 % NaN) |",
         ),
         (
-            '{{ verdict("toy", "a", ["summary", "accuracy_person"], '
-            '["leakage", "accuracy_person"], "This", "of B") }}',
-            "This is 0.07 higher than that of B; "
-            "the intervals overlap, so this is no clear difference.",
+            _verdict(),
+            "This, against that of B: 0.97 against 0.90; "
+            "the intervals overlap, which leaves it undecided.",
         ),
+        (
+            _verdict(first="far"),
+            "This is higher than that of B: 0.99 against 0.90; the intervals do not overlap.",
+        ),
+        (
+            _verdict(first="alone"),
+            "This, against that of B: 0.99 against 0.90; "
+            "one of them has no interval, so nothing is decided.",
+        ),
+        (
+            _verdict(first="undefined"),
+            "This cannot be compared with that of B: one of them is undefined.",
+        ),
+        (
+            _verdict("win"),
+            "This is higher than that of B: 0.97 against 0.90; "
+            "difference by person 0.07 [0.01, 0.10], apart from 0.",
+        ),
+        (
+            _verdict("loss"),
+            "This is lower than that of B: 0.97 against 0.90; "
+            "difference by person -0.07 [-0.10, -0.01], apart from 0.",
+        ),
+        (
+            _verdict("open"),
+            "This, against that of B: 0.97 against 0.90; "
+            "difference by person 0.07 [-0.01, 0.10], which leaves it undecided.",
+        ),
+        (
+            _verdict("alone"),
+            "This, against that of B: 0.97 against 0.90; "
+            "difference by person 0.07 without an interval, so nothing is decided.",
+        ),
+        ('{{ level("toy", "a") }}', "90 %"),
+        (
+            '{{ seeds_above("toy", "a", {}, "chance") }}',
+            "1 of 3 training seeds lie above chance (0.10)",
+        ),
+        ('{{ seeds_above("toy", "b", {}, "chance") }}', "not yet recorded"),
         (
             '{{ parameters("toy") }}',
             "| key | default | meaning |\n| --- | --- | --- |\n"
@@ -197,6 +327,8 @@ def test_helpers(site: Path, template: str, text: str) -> None:
     ("template", "message"),
     [
         ('{{ value("toy", "a", "nothing") }}', "summary has no nothing"),
+        (_verdict("nothing"), "leakage has no nothing"),
+        ('{{ level("toy", "b") }}', "params.yaml has no toy.report.level"),
         ("{{ nothing }}", r"page\.md\.j2: 'nothing' is undefined"),
     ],
 )

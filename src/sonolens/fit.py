@@ -75,6 +75,7 @@ class FitConfig:
     learning_rate: float
     weight_decay: float
     patience: int
+    schedule: str = "one_cycle"
     augment: Augment = Augment()
 
 
@@ -141,7 +142,7 @@ def fit(
     on_epoch: EpochCallback = lambda row: None,
     progress: bool = False,
 ) -> Fitted:
-    """Train a classifier with cross-entropy, AdamW and a cosine schedule.
+    """Train a classifier with cross-entropy, AdamW and a one-cycle or constant rate.
 
     Training stops early; the best epoch is kept.
 
@@ -191,6 +192,8 @@ def fit(
             optimizer = torch.optim.AdamW(
                 self.net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
             )
+            if config.schedule == "constant":
+                return optimizer
             n_steps = config.epochs * len(_Batches(train, config, seed, 0))
             scheduler = torch.optim.lr_scheduler.OneCycleLR(
                 optimizer, config.learning_rate, total_steps=n_steps

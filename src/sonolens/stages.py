@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import importlib
 import logging
-import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import create_model
 
-from sonolens import keys
+from sonolens import keys, parallel
 from sonolens import params as base
 from sonolens.pipeline import StageSpec, load_pipeline, open_files, scratch
 
@@ -87,7 +87,6 @@ def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
         raise StageError(f"dvc.yaml: no stage {name}; it has {', '.join(pipeline)}")
     spec = pipeline[name]
     _need_inputs(root, spec)
-    os.environ.setdefault("OMP_NUM_THREADS", str(checked.runtime.threads))
     stage_params = base.StageParams(getattr(checked, study), checked.common, checked.runtime)
     module = importlib.import_module(f"sonolens.studies.{study}.{stage}")
     track = importlib.import_module("sonolens.track")
@@ -100,8 +99,11 @@ def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
         ) as files,
         track.open_record(root, spec, values, study=study, stage=stage, cell=cell) as record,
     ):
+        parallel.set_threads(checked.runtime.threads)
         module.run(stage_params, files, record)
         files.commit()
+    # What a kill would have been resumed from.
+    shutil.rmtree(scratch(root, "ckpt") / files.key, ignore_errors=True)
     track.note_stage(root, spec, values, started, time.time(), cell=cell)
 
 

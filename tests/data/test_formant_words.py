@@ -72,3 +72,11 @@ def test_speakers_differ_and_stay_in_range():
     speakers = [synth.speaker(index, 0) for index in range(30)]
     assert len({who.formant_scale for who in speakers}) == 30
     assert all(0.88 <= who.formant_scale <= 1.15 and 95 <= who.f0_hz <= 220 for who in speakers)
+
+
+def test_only_the_first_two_formants_depend_on_the_word():
+    times_s = np.linspace(0, 1, 50)
+    tracks = [synth.formants_hz(an_utterance(word), times_s) for word in synth.WORDS]
+    third = an_utterance().speaker.formant_scale * synth.F3_HZ
+    assert all(np.allclose(track[2], third) for track in tracks)
+    assert len({track[:2].tobytes() for track in tracks}) == len(synth.WORDS)

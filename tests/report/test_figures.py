@@ -79,11 +79,11 @@ def test_every_picture_is_written_and_the_same_again(tmp_path):
             for epoch in range(3)
         ]
     )  # fmt: skip
-    predictions = pd.DataFrame({"class_index": [0, 1, 1], "predicted": [0, 1, 0]})
+    counts = np.array([[1, 0], [1, 1]])
     draw = {
         "grid": lambda path: figures.attribution_grid(grid, path),
         "curves": lambda path: figures.training_curves(history, path),
-        "confusion": lambda path: figures.confusion_matrix(predictions, ["a", "b"], path),
+        "confusion": lambda path: figures.confusion_matrix(counts, ["a", "b"], path),
         "scores": lambda path: figures.score_table(
             scores(), {"sparseness": "higher", "mprt": "lower"}, path
         ),

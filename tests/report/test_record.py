@@ -78,6 +78,23 @@ def test_groups_of_ones_own_recordings_stay_unnamed(root: Path) -> None:
 
 
 @pytest.mark.usefixtures("fresh")
+def test_scores_by_training_seed_fit_into_a_record(root: Path) -> None:
+    """The largest profile: two cells, three seeds, seven methods with baseline, nine metrics."""
+    head = "cell,protocol,variant,model_seed,method,baseline,metric,value\n"
+    rows = [
+        f"audio-{size},speaker,trained,{seed},method{method},none,metric{metric},0.5\n"
+        for size in (128, 32)
+        for seed in range(3)
+        for method in range(7)
+        for metric in range(9)
+    ]
+    (root / "metrics" / "toy" / "seeds.csv").write_text(head + "".join(rows))
+    values = json.loads(record.record(root, "toy", "a", "make repro").read_text())
+    assert len(values["tables"]["seeds"]) == len(rows)
+    assert values["tables"]["seeds"][0]["model_seed"] == 0
+
+
+@pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize(
     ("table", "message"),
     [

@@ -150,7 +150,10 @@ class Helpers:
         where: dict[str, Any] | None = None,
         digits: int = 2,
     ) -> str:
-        """Markdown table of the XAI scores: a row per method and baseline, a column per metric."""
+        """Markdown table of the XAI scores: a row per method and baseline, a column per metric.
+
+        The share of items without a defined score stands beside a score where there are any.
+        """
         record = self.recorded(study, name)
         if record is None:
             return f"*{ABSENT}*"
@@ -163,7 +166,7 @@ class Helpers:
                 row["method"],
                 row["baseline"] if row["baseline"] not in (None, "none", "") else EMPTY,
             )
-            text = interval(row["value"], row["ci_low"], row["ci_high"], digits)
+            text = interval(row["value"], row["ci_low"], row["ci_high"], digits) + _nan_share(row)
             cells.setdefault(key, {})[row["metric"]] = text
         body = [[f"`{method}`", baseline, *(values.get(metric, EMPTY) for metric in shown)]
                 for (method, baseline), values in cells.items()]  # fmt: skip
@@ -180,35 +183,79 @@ class Helpers:
         what: str,
         than: str,
         digits: int = 2,
+        *,
+        difference: tuple[str, str] | None = None,
     ) -> str:
-        """One sentence on which of two metrics, each (`summary` or `leakage`, name), is larger."""
+        """One sentence on which of two metrics, each (`summary` or `leakage`, name), is larger.
+
+        With `difference`, the name of their paired difference, its interval decides; without, the
+        two intervals do, which is stricter.
+        """
         record = self.recorded(study, name)
         if record is None:
             return f"{what}, against that {than}: {ABSENT}."
         (a, a_low, a_high), (b, b_low, b_high) = (
             self._bounds(record, *pair) for pair in (first, second)
         )
-        difference = a - b
-        if round(abs(difference), digits) == 0:
-            return f"{what} equals that {than} to {digits} decimals."
-        word = "higher" if difference > 0 else "lower"
-        apart = a_low > b_high or b_low > a_high
-        tail = (
-            "the intervals do not overlap"
-            if apart
-            else "the intervals overlap, so this is no clear difference"
-        )
-        return f"{what} is {abs(difference):.{digits}f} {word} than that {than}; {tail}."
+        if math.isnan(a) or math.isnan(b):
+            return f"{what} cannot be compared with that {than}: one of them is undefined."
+        both = f"{a:.{digits}f} against {b:.{digits}f}"
+        if difference is None:
+            low, high = a_low - b_high, a_high - b_low
+            apart = "the intervals do not overlap"
+            open_ = "the intervals overlap, which leaves it undecided"
+            alone = "one of them has no interval, so nothing is decided"
+        else:
+            gain, low, high = self._bounds(record, *difference)
+            if math.isnan(gain):
+                return f"{what}, against that {than}: {both}; their difference is undefined."
+            shown = f"difference by person {interval(gain, low, high, digits)}"
+            apart, open_ = f"{shown}, apart from 0", f"{shown}, which leaves it undecided"
+            alone = f"{shown} without an interval, so nothing is decided"
+        if math.isnan(low) or math.isnan(high):
+            return f"{what}, against that {than}: {both}; {alone}."
+        if low > 0:
+            return f"{what} is higher than that {than}: {both}; {apart}."
+        if high < 0:
+            return f"{what} is lower than that {than}: {both}; {apart}."
+        return f"{what}, against that {than}: {both}; {open_}."
+
+    def seeds_above(
+        self, study: str, name: str, where: dict[str, Any], chance: str, table: str = "seeds"
+    ) -> str:
+        """`2 of 3 training seeds lie above chance (0.12)`; `chance` is a name in summary."""
+        record = self.recorded(study, name)
+        if record is None:
+            return ABSENT
+        level, _, _ = self._bounds(record, "summary", chance)
+        values = [row["value"] for row in self._rows(record, table) if _matches(row, where)]
+        if not values or math.isnan(level):
+            return f"no training seed can be compared with chance: {where}"
+        n_above = sum(value is not None and value > level for value in values)
+        return f"{n_above} of {len(values)} training seeds lie above chance ({level:.2f})"
+
+    def level(self, study: str, name: str) -> str:
+        """Coverage of a record's intervals, `95 %`; of params.yaml while there is no record."""
+        record = self.recorded(study, name) or {}
+        key = f"{study}.report.level"
+        value = record.get("params", {}).get(key)
+        if value is None:
+            value = flatten({study: self._params[study]}).get(key)
+        if value is None:
+            raise DocsError(f"params.yaml has no {key}")
+        return f"{100 * value:g} %"
 
     def _bounds(self, record: dict[str, Any], part: str, metric: str) -> tuple[float, float, float]:
+        """Value and interval, NaN where the record says null."""
         values = record[part] or {}
-        if values.get(metric) is None:
+        if metric not in values:
             raise DocsError(
                 f"{RESULTS}/{record['study']}/{record['name']}.json: {part} has no {metric}"
             )
-        bounds = (values.get(f"{metric}_ci_{end}") for end in ("low", "high"))
-        low, high = (math.nan if bound is None else float(bound) for bound in bounds)
-        return float(values[metric]), low, high
+        value, low, high = (
+            _number(values.get(f"{metric}{end}")) for end in ("", "_ci_low", "_ci_high")
+        )
+        return value, low, high
 
     def _rows(self, record: dict[str, Any], table: str) -> list[dict[str, Any]]:
         tables: dict[str, list[dict[str, Any]]] = record["tables"]
@@ -292,13 +339,18 @@ def interval(value: float | None, low: float | None, high: float | None, digits:
 
     >>> interval(0.97, 0.934, 0.99)
     '0.97 [0.93, 0.99]'
+    >>> interval(0.97, None, None)
+    '0.97'
     >>> interval(None, None, None)
     '–'
     """
-    if value is None or math.isnan(value):
+    value, low, high = (_number(part) for part in (value, low, high))
+    if math.isnan(value):
         return EMPTY
     text = f"{value:.{digits}f}"
-    return text if low is None or high is None else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+    if math.isnan(low) or math.isnan(high):
+        return text
+    return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -307,6 +359,18 @@ def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     return "\n".join(
         "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
     )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _nan_share(row: dict[str, Any]) -> str:
+    n_nan = row.get("n_nan") or 0
+    if not n_nan:
+        return ""
+    share = 100 * n_nan / (row["n_item"] + n_nan)
+    return f" ({'< 1' if share < 0.5 else f'{share:.0f}'} % NaN)"
 
 
 def _matches(row: dict[str, Any], where: dict[str, Any]) -> bool:

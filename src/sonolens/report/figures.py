@@ -19,9 +19,11 @@ mpl.use("Agg")
 
 from matplotlib import pyplot as plt  # after the backend is chosen
 
+from sonolens.score.tables import method_label
 from sonolens.store import whole
 
 DPI = 110
+REFERENCES = {"clip_max": "loudest cell", "full_scale": "full scale"}
 SIGNED_MAP, POWER_MAP = "RdBu_r", "magma"
 TICKS_HZ = np.array([100, 250, 500, 1000, 2000, 4000, 8000, 16000])
 MIN_TICK_GAP = 0.07  # share of the axis
@@ -127,7 +129,7 @@ def attribution_grid(grid: Grid, path: Path) -> None:
             ax=axes[:, 0],
             location="left",
             shrink=min(1, 3.5 / height),
-            label="level (dB re loudest cell)",
+            label=f"level (dB re {REFERENCES[grid.axes.get('reference', 'clip_max')]})",
             pad=0.02,
         )
         figure.colorbar(
@@ -159,10 +161,8 @@ def training_curves(history: pd.DataFrame, path: Path) -> None:
         axes[0, -1].legend(fontsize=7, loc="upper right")
 
 
-def confusion_matrix(predictions: pd.DataFrame, classes: list[str], path: Path) -> None:
-    """Share of each true class by predicted class."""
-    counts = np.zeros((len(classes), len(classes)))
-    np.add.at(counts, (predictions["class_index"], predictions["predicted"]), 1)
+def confusion_matrix(counts: np.ndarray, classes: list[str], path: Path) -> None:
+    """Share of each true class by predicted class, from counts (true, predicted)."""
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     size = 0.45 * len(classes) + 2
     with _figure(path, 1, 1, size + 0.6, size) as axes:
@@ -195,7 +195,10 @@ def score_table(table: pd.DataFrame, directions: Mapping[str, str], path: Path) 
     with _figure(path, n_rows, n_columns, 4.2 * n_columns, 2.4 * n_rows) as axes:
         for ax, metric in zip(axes.flat, metrics, strict=False):
             rows = shown[shown["metric"] == metric].reset_index(drop=True)
-            names = [_label(row) for row in rows.itertuples()]
+            names = [
+                method_label(row.method, row.baseline).replace("_", " ")
+                for row in rows.itertuples()
+            ]
             low, high = rows["value"] - rows["ci_low"], rows["ci_high"] - rows["value"]
             ax.errorbar(
                 rows["value"],
@@ -214,12 +217,3 @@ def score_table(table: pd.DataFrame, directions: Mapping[str, str], path: Path) 
             ax.grid(axis="x", alpha=0.3)
         for ax in axes.flat[len(metrics) :]:
             ax.set_visible(False)
-
-
-def _label(row: Any) -> str:
-    baseline = (
-        f", {row.baseline}"
-        if isinstance(row.baseline, str) and row.baseline not in ("", "none")
-        else ""
-    )
-    return f"{row.method}{baseline}".replace("_", " ")

@@ -59,7 +59,7 @@ def reference_predictions(
     return predicted
 
 
-def leakage_report(
+def reference_correct(
     manifest: pd.DataFrame,
     features: np.ndarray,
     leaky: Sequence[RowFold],
@@ -67,10 +67,8 @@ def leakage_report(
     *,
     seed: int,
     n_permutations: int,
-    level: float = 0.95,
-    n_resamples: int = 2000,
-) -> dict[str, Interval]:
-    """Accuracy of the reference classifier: leaky, person, metadata, permuted.
+) -> dict[str, np.ndarray]:
+    """Right (1) or wrong (0) answers of the reference classifier: leaky, person, metadata, permuted.
 
     Parameters
     ----------
@@ -86,13 +84,12 @@ def leakage_report(
 
     Returns
     -------
-    dict of Interval
-        Mean over persons, resampling persons.
+    dict of ndarray, shape=(n,)
+        NaN where an item was never tested; permuted answers are means over draws.
     """
     labels = manifest["class_index"].to_numpy()
-    persons = manifest["person_id"].to_numpy()
 
-    def interval(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    def is_correct(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
         return np.where(predicted < 0, np.nan, predicted == truth)
 
     shuffled = []
@@ -100,21 +97,39 @@ def leakage_report(
         order = rng.numpy_generator(seed, "leakage", draw).permutation(len(labels))
         fold = [by_person[draw % len(by_person)]]
         shuffled.append(
-            interval(reference_predictions(features, labels[order], fold), labels[order])
+            is_correct(reference_predictions(features, labels[order], fold), labels[order])
         )
     with np.errstate(invalid="ignore"):
         n_tested = np.sum(~np.isnan(shuffled), axis=0)
         permuted = np.where(
             n_tested > 0, np.nansum(shuffled, axis=0) / np.maximum(n_tested, 1), np.nan
         )
-    correct = {
-        "leaky": interval(reference_predictions(features, labels, leaky), labels),
-        "person": interval(reference_predictions(features, labels, by_person), labels),
-        "metadata": interval(
+    return {
+        "leaky": is_correct(reference_predictions(features, labels, leaky), labels),
+        "person": is_correct(reference_predictions(features, labels, by_person), labels),
+        "metadata": is_correct(
             reference_predictions(metadata_features(manifest), labels, by_person), labels
         ),
         "permuted": permuted,
     }
+
+
+def leakage_report(
+    manifest: pd.DataFrame,
+    features: np.ndarray,
+    leaky: Sequence[RowFold],
+    by_person: Sequence[RowFold],
+    *,
+    seed: int,
+    n_permutations: int,
+    level: float = 0.95,
+    n_resamples: int = 2000,
+) -> dict[str, Interval]:
+    """Accuracy of `reference_correct`: mean over persons, with intervals from resampling persons."""
+    correct = reference_correct(
+        manifest, features, leaky, by_person, seed=seed, n_permutations=n_permutations
+    )
+    persons = manifest["person_id"].to_numpy()
     return {
         name: person_bootstrap(values, persons, seed=seed, level=level, n_resamples=n_resamples)
         for name, values in correct.items()

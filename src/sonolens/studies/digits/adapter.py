@@ -19,10 +19,17 @@ from sonolens.explain.contract import CellKey, Items, Target
 from sonolens.intervene import spectral
 from sonolens.models import checkpoint
 from sonolens.store import ArrayStore
-from sonolens.studies.digits.datasets import FEATURES, PREPARE, Dataset, model_path, parse_key
+from sonolens.studies.digits.datasets import (
+    FEATURES,
+    PREPARE,
+    Dataset,
+    cell_size,
+    model_path,
+    parse_key,
+)
 from sonolens.studies.digits.front_end import front_end
+from sonolens.studies.digits.networks import UNTRAINED, initial
 from sonolens.studies.digits.params import Params
-from sonolens.studies.digits.train import UNTRAINED, initial
 
 
 @dataclass(frozen=True)
@@ -95,12 +102,12 @@ class DigitsAdapter:
 
         `mask` has shape (n_mels, n_frames).
         """
-        mel = front_end(self.params, int(key.cell.split("-")[1]))
+        mel = front_end(self.params, cell_size(key.cell))
         return spectral.keep(self.window(key, item_id), mask, mel)
 
     def window(self, key: CellKey, item_id: str) -> np.ndarray:
         """The waveform that the cell's features were made of, shape=(n_samples,)."""
-        mel = front_end(self.params, int(key.cell.split("-")[1]))
+        mel = front_end(self.params, cell_size(key.cell))
         store, audio = self.data.features(key.cell), ArrayStore(self.root / PREPARE / "audio")
         offset = round(store.index["offset_s"].iloc[store.rows([item_id])[0]] * mel.sample_rate)
         waveform = audio[audio.rows([item_id])[0]]

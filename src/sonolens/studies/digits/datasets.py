@@ -29,6 +29,11 @@ def cell_name(size: int) -> str:
     return f"audio-{size}"
 
 
+def cell_size(cell: str) -> int:
+    """Inverse of `cell_name`."""
+    return int(cell.removeprefix("audio-"))
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Outputs of `prepare` and `features` below `root`.
@@ -67,7 +72,7 @@ class Dataset:
         return ArrayStore(self.root / FEATURES / cell)
 
     def ids(self, protocol: str, fold: int, part: str) -> tuple[str, ...]:
-        """Items of a part. Raises IndexError that names the protocol's number of folds."""
+        """Items of a part. Raises FoldError that names the protocol's number of folds."""
         folds = self.folds[protocol]
         if fold >= len(folds):
             raise FoldError(

@@ -8,8 +8,8 @@ from sonolens.explain.shards import Shards
 from sonolens.params import StageParams
 from sonolens.pipeline import StageFiles, scratch
 from sonolens.studies.digits.adapter import DigitsAdapter
+from sonolens.studies.digits.networks import UNTRAINED, model_keys
 from sonolens.studies.digits.params import Params
-from sonolens.studies.digits.train import model_keys
 from sonolens.track import Record
 
 
@@ -39,7 +39,7 @@ def explained_keys(study: Params) -> list[CellKey]:
     section = study.explain
     trained = [key for key in model_keys(study) if key.protocol in section.protocols]
     keys = [key for key in trained if key.variant in section.variants]
-    if "random_weights" in section.variants:
-        keys += [CellKey(key.cell, key.protocol, key.fold, key.model_seed, "random_weights")
+    if UNTRAINED in section.variants:
+        keys += [CellKey(key.cell, key.protocol, key.fold, key.model_seed, UNTRAINED)
                  for key in trained if key.variant == "trained"]  # fmt: skip
     return keys

@@ -21,6 +21,7 @@ from sonolens.models import checkpoint
 from sonolens.report.figures import Grid, attribution_grid
 from sonolens.score import registry as metrics
 from sonolens.score.contract import Context
+from sonolens.score.tables import method_label
 from sonolens.store import whole
 
 METRICS = ("faithfulness_patch", "faithfulness_scattered", "sparseness")
@@ -56,7 +57,8 @@ class OwnFiles:
         """
         sound = read_audio(path)
         waveform = resample(sound.waveform, sound.sample_rate, self.front_end.sample_rate)
-        window, offset = place(waveform, self.front_end.n_samples, "centre", 0.5)
+        placement = self.description["placement"]
+        window, offset = place(waveform, self.front_end.n_samples, placement, 0.5)
         inputs = self._analyse(window)
         target = targets.predicted(self.model, inputs)
         probability = self._probability(inputs)
@@ -64,7 +66,7 @@ class OwnFiles:
         rows, maps = [], {}
         for method in self.request.methods:
             attribution, baseline = self._attribute(method, inputs, target, name)
-            maps[method if baseline == "none" else f"{method}\n{baseline}"] = attribution.numpy()
+            maps[method_label(method, baseline)] = attribution.numpy()
             rows.append(
                 {"file": str(path), "window_start_s": max(0, -offset) / self.front_end.sample_rate,
                  "predicted": self.classes[predicted], "p": float(probability[predicted]),
@@ -76,7 +78,7 @@ class OwnFiles:
         grid = Grid(
             axes=self.front_end.axes(),
             inputs=inputs[0].numpy(),
-            maps=maps,
+            maps={label.replace(", ", "\n"): values for label, values in maps.items()},
             masks=None,
             titles=[title],
         )
@@ -87,7 +89,7 @@ class OwnFiles:
                 input=inputs[0, 0].numpy(),
                 frequencies_hz=self.front_end.frequencies_hz,
                 times_s=self.front_end.times_s,
-                **{label.replace("\n", "_"): values[0] for label, values in maps.items()},
+                **{label.replace(", ", "_"): values[0] for label, values in maps.items()},
             )
         return rows
 

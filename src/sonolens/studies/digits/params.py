@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from sonolens.params import Section
 
 Protocol = Literal["speaker", "leaky"]
+TrainedVariant = Literal["trained", "permuted"]
 Variant = Literal["trained", "permuted", "random_weights"]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -66,17 +67,18 @@ class Train(Section):
 
     architecture: Literal["resnet18_narrow", "alexnet_small"]
     width: int = Field(
-        ge=4, description="channels of the first ResNet stage, or of AlexNet divided by 4"
+        ge=4, description="channels of the first ResNet stage, or of of AlexNet's first convolution"
     )
     protocols: list[Protocol] = Field(min_length=1)
     folds: list[NonNegative] = Field(min_length=1)
     model_seeds: list[NonNegative] = Field(min_length=1)
-    variants: list[Variant] = Field(min_length=1)
+    variants: list[TrainedVariant] = Field(min_length=1)
     epochs: Positive
     batch_size: int = Field(ge=2)
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     patience: Positive
+    schedule: Literal["one_cycle", "constant"]
     augment: Augment
 
 
@@ -135,4 +137,12 @@ class Params(Section):
                 f"features.f_max {self.features.f_max} Hz lies above half of prepare.sample_rate "
                 f"{self.prepare.sample_rate}; lower it"
             )
+        for name in ("protocols", "variants"):
+            asked, trained = getattr(self.explain, name), getattr(self.train, name)
+            absent = [value for value in asked if value not in (*trained, "random_weights")]
+            if absent:
+                raise ValueError(
+                    f"explain.{name}: {absent[0]} is not among train.{name} {list(trained)}; "
+                    "add it there"
+                )
         return self
