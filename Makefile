@@ -51,10 +51,7 @@ test-all: $(SYNCED_DEV)
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(SYNCED_DEV)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/pre-commit run --all-files --show-diff-on-failure
 
 format: $(SYNCED_DEV)
 	$(BIN)/ruff check --fix-only .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -133,9 +134,7 @@ def profile_changes(profile: str) -> dict[str, Any]:
 
 def check_params(command: str, words: list[str], profile: str = "") -> None:
     """params.yaml under the profile and the `-S` values of `words` is valid and can run."""
-    pairs = [
-        after.split("=", 1) for word, after in zip(words, words[1:], strict=False) if word == "-S"
-    ]
+    pairs = [after.split("=", 1) for word, after in itertools.pairwise(words) if word == "-S"]
     changes = {key: yaml.safe_load(value) for key, value in pairs if not key.isupper()}
     values = changed_params(profile_changes(profile) | changes)
     digits = base.validate(values, params_model(), command).digits
@@ -201,7 +200,7 @@ def _interval(value: float, low: float, high: float) -> dict[str, float]:
 
 
 def _score(*values: object) -> dict[str, object]:
-    columns = ("method", "baseline", "metric", "value", "ci_low", "ci_high", "n_item", "n_nan")
+    columns = ("method", "baseline", "metric", "value", "ci_low", "ci_high", "n_score", "n_nan")
     return dict(zip(columns, values, strict=True))
 
 
@@ -289,22 +288,23 @@ def render(site: Path, template: str) -> str:
         (
             _verdict("win"),
             "This is higher than that of B: 0.97 against 0.90; "
-            "difference by person 0.07 [0.01, 0.10], apart from 0.",
+            "difference by person on the same items 0.07 [0.01, 0.10], apart from 0.",
         ),
         (
             _verdict("loss"),
             "This is lower than that of B: 0.97 against 0.90; "
-            "difference by person -0.07 [-0.10, -0.01], apart from 0.",
+            "difference by person on the same items -0.07 [-0.10, -0.01], apart from 0.",
         ),
         (
             _verdict("open"),
             "This, against that of B: 0.97 against 0.90; "
-            "difference by person 0.07 [-0.01, 0.10], which leaves it undecided.",
+            "difference by person on the same items 0.07 [-0.01, 0.10], which leaves it undecided.",
         ),
         (
             _verdict("alone"),
             "This, against that of B: 0.97 against 0.90; "
-            "difference by person 0.07 without an interval, so nothing is decided.",
+            "difference by person on the same items 0.07 without an interval, "
+            "so nothing is decided.",
         ),
         ('{{ level("toy", "a") }}', "90 %"),
         (

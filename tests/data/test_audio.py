@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from sonolens.data.audio import Audio, BadRecording, read_audio, resample, write_wav
+from sonolens.data.audio import Audio, BadRecording, read_audio, resample, usable, write_wav
 from sonolens.sources import source_root
 
 
@@ -123,6 +123,20 @@ def test_resampling_keeps_a_tone_and_removes_what_would_alias(tone, from_rate, t
 
 def test_resampling_to_the_same_rate_changes_nothing(tone):
     assert np.array_equal(resample(tone(), 8000, 8000), tone())
+
+
+def test_usable_sound_is_resampled_and_the_rest_refused(tone):
+    assert len(usable(Audio(tone(), 8000, 8000, 1), 16000, "a.wav")) == 3200
+    short = Audio(tone(duration_s=0.01), 8000, 8000, 1, "f00")
+    with pytest.raises(BadRecording, match=r"a.wav: too short: 0.0100 s, need 0.05 s") as caught:
+        usable(short, 8000, "a.wav")
+    assert caught.value.sha256 == "f00"
+    assert len(usable(short, 8000, "a.wav", min_duration_s=0.01)) == 80
+    # The smallest number there is becomes zero at the lower rate.
+    faint = np.zeros(4800, np.float32)
+    faint[0] = np.finfo(np.float32).smallest_subnormal
+    with pytest.raises(BadRecording, match="a.wav: silent at 8000 Hz"):
+        usable(Audio(faint, 48000, 48000, 1), 8000, "a.wav")
 
 
 def test_resampling_refuses_nonsense(tone):

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
 from collections import Counter
 
+import numpy as np
 import pytest
+import soundfile
 
 from sonolens.data import manifest, splits
 from sonolens.data.audio import write_wav
-from sonolens.data.corpora import audiomnist, folder, fsdd, registry
+from sonolens.data.corpora import audiomnist, folder, fsdd, listing, registry
 from sonolens.data.corpora.contract import CorpusError, CorpusInfo
 
 SPEAKERS = ["george", "jackson", "lucas"]
@@ -35,6 +38,8 @@ def test_every_corpus_introduces_itself(name):
 
 def test_unknown_names_are_folders():
     assert registry.load("my_recordings") is folder
+    assert registry.info("my_recordings") is None
+    assert registry.info("fsdd") is fsdd.INFO
 
 
 @pytest.mark.parametrize("corpus", [fsdd, audiomnist])
@@ -132,6 +137,45 @@ def test_audiomnist_counts_unless_partial(tmp_path):
     _touch(tmp_path / "0_61_0.wav")
     with pytest.raises(CorpusError, match="speaker 61, need 01 to 60"):
         audiomnist.recordings(tmp_path, task="digit", partial=True)
+
+
+def test_incomplete_audiomnist_needs_partial(tmp_path, monkeypatch):
+    files = [
+        tmp_path / f"{person:02d}" / f"{digit}_{person:02d}_{repetition}.wav"
+        for person in range(1, 61)
+        for digit in range(10)
+        for repetition in range(50)
+    ]
+    monkeypatch.setattr(listing, "audio_files", lambda *_: files)
+    assert len(audiomnist.recordings(tmp_path, task="digit", partial=False)) == 30_000
+    files.remove(tmp_path / "07" / "3_07_49.wav")
+    with pytest.raises(
+        CorpusError,
+        match=r"29999 recordings of 60 persons, need 60 persons x 10 digits x 50; .* 07/3: 49",
+    ):
+        audiomnist.recordings(tmp_path, task="digit", partial=False)
+    assert len(audiomnist.recordings(tmp_path, task="digit", partial=True)) == 29_999
+
+
+def test_content_is_that_of_the_sound_not_of_the_file(tmp_path, make_digits):
+    wav = make_digits(tmp_path / "wav", SPEAKERS)
+    flac = tmp_path / "flac"
+    flac.mkdir()
+    for path in wav.iterdir():
+        integers, sample_rate = soundfile.read(path, dtype="int16")
+        soundfile.write(flac / f"{path.stem}.flac", integers, sample_rate, subtype="PCM_16")
+    found = [fsdd.recordings(where, task="digit", partial=True) for where in (wav, flac)]
+    digest = listing.content_sha256(found[0])
+    assert listing.content_sha256(found[0][::-1]) == listing.content_sha256(found[1]) == digest
+    expected = hashlib.sha256()
+    for path in sorted(wav.iterdir(), key=lambda path: path.stem):
+        expected.update(path.stem.encode() + soundfile.read(path, dtype="int16")[0].tobytes())
+    assert digest == expected.hexdigest()
+    assert listing.content_sha256(found[0][1:]) != digest
+    integers, sample_rate = soundfile.read(wav / "3_lucas_1.wav", dtype="int16")
+    integers[5] += np.int16(1)
+    soundfile.write(wav / "3_lucas_1.wav", integers, sample_rate, subtype="PCM_16")
+    assert listing.content_sha256(found[0]) != digest
 
 
 def test_audiomnist_meta_with_gaps_and_odd_ages(tmp_path):
@@ -272,9 +316,12 @@ def test_genuine_fsdd(real_data, tmp_path):
     found = fsdd.recordings(source, task="digit", partial=False)
     assert len(found) == 3000
     assert Counter(item.class_index for item in found) == {d: 300 for d in range(10)}
-    table = manifest.build(found, tmp_path / "audio", sample_rate=8000, on_bad_file="stop")
+    table = manifest.build(
+        found, tmp_path / "audio", sample_rate=8000, on_bad_file="stop", partial=False
+    )
     report = manifest.report(table)
     assert (report["n_person"], report["n_item"], report["n_duplicate"]) == (6, 3000, 0)
+    assert (report["content"], report["warnings"]) == ("verified", [])
     assert report["duration_s"]["min"] == pytest.approx(0.14, abs=0.01)
     folds = splits.grouped_folds(table, 6, 0, "person")
     splits.check(folds, table, "person")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -9,8 +11,8 @@ import soundfile
 
 from sonolens.data import manifest
 from sonolens.data.audio import Audio, write_wav
-from sonolens.data.corpora import formant_words, fsdd
-from sonolens.data.corpora.contract import Recording
+from sonolens.data.corpora import formant_words, fsdd, listing
+from sonolens.data.corpora.contract import CorpusError, Recording
 from sonolens.store import ArrayStore, read_parquet, write_parquet
 
 
@@ -159,3 +161,62 @@ def test_item_ids_must_be_single_and_extras_must_not_hide_columns(tmp_path):
         )
     with pytest.raises(manifest.ManifestError, match="no recordings"):
         manifest.build([], tmp_path / "audio", sample_rate=8000, on_bad_file="stop")
+
+
+@pytest.fixture
+def published(corpus, monkeypatch):
+    """The miniature corpus is the complete one, with its checksum."""
+    info = dataclasses.replace(
+        fsdd.INFO, n_recordings=8, content_sha256=listing.content_sha256(_found(corpus))
+    )
+    monkeypatch.setattr(fsdd, "INFO", info)
+    return corpus
+
+
+def _build(found, folder, **options):
+    options = {"sample_rate": 16000, "on_bad_file": "skip"} | options
+    return manifest.build(found, folder, **options)
+
+
+def test_published_content_is_verified_whatever_the_rate_and_kept_in_the_file(tmp_path, published):
+    table = _build(_found(published)[::-1], tmp_path / "audio", partial=False, source="copy")
+    write_parquet(tmp_path / "manifest.parquet", table)
+    for made in (table, read_parquet(tmp_path / "manifest.parquet")):
+        report = manifest.report(made)
+        assert (report["content"], report["warnings"]) == ("verified", [])
+
+
+@pytest.mark.parametrize("spoil", ["another sound", "unreadable", "one more"])
+def test_other_content_is_a_warning_or_an_error(tmp_path, published, tone, caplog, spoil):
+    if spoil == "unreadable":
+        (published / "0_anna_0.wav").write_bytes(b"")
+    else:
+        name = "0_anna_0.wav" if spoil == "another sound" else "0_anna_2.wav"
+        write_wav(published / name, tone(555), 8000)
+    with caplog.at_level(logging.WARNING):
+        report = manifest.report(_build(_found(published), tmp_path / "audio"))
+    assert report["content"] == "differs"
+    assert report["warnings"] == [manifest.DIFFERS]
+    assert "fsdd: the recordings are complete" in caplog.text
+    json.dumps(report, allow_nan=False)
+    with pytest.raises(
+        CorpusError, match=r"fsdd: [89] recordings with content SHA-256 .* partial: true"
+    ):
+        _build(_found(published), tmp_path / "again", partial=False)
+    assert not (tmp_path / "again").exists()
+
+
+def test_fewer_recordings_are_partial_and_other_sources_unknown(tmp_path, published, caplog):
+    found = _found(published)
+    tables = {
+        "partial": _build(found[1:], tmp_path / "a"),
+        "unknown": _build([_recording()], tmp_path / "b", partial=False),
+    }
+    for content, table in tables.items():
+        assert (manifest.report(table)["content"], manifest.report(table)["warnings"]) == (
+            content,
+            [],
+        )
+    mixed = _build([*found, _recording()], tmp_path / "c")
+    assert manifest.report(mixed)["content"] == "unknown"
+    assert not caplog.text

@@ -234,7 +234,7 @@ def list_sources(root: Path) -> list[SourceRow]:
 
 
 def _source_row(folder: Path) -> SourceRow:
-    info = _info(folder.name)
+    info = registry.info(folder.name)
     files = folder / "recordings"
     n_files = sum(len(names) for _, _, names in os.walk(files))
     if info and info.embedded:
@@ -249,13 +249,6 @@ def _source_row(folder: Path) -> SourceRow:
     return SourceRow(folder.name, "own recordings", licence, state, n_files, ("label",))
 
 
-def _info(source: str) -> CorpusInfo | None:
-    if source not in registry.NAMES:
-        return None
-    info: CorpusInfo = registry.load(source).INFO
-    return info
-
-
 def _check_source(root: Path, source: str) -> CorpusInfo | None:
     if not (root / ".dvc").is_dir():
         raise AcquireError(
@@ -263,7 +256,7 @@ def _check_source(root: Path, source: str) -> CorpusInfo | None:
         )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", source):
         raise AcquireError(f"{source!r}: not a name of a source; use letters, digits, _ and - only")
-    info = _info(source)
+    info = registry.info(source)
     if info and info.embedded:
         raise AcquireError(f"{source}: computed by the project, there is nothing to bring in")
     return info

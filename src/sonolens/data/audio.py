@@ -16,6 +16,7 @@ from sonolens.store import whole
 PCM_16_SCALE = 2.0**-15
 # Writers that stream do not know the length in advance and leave these in the header.
 UNKNOWN_LENGTHS = (0, 0xFFFFFFFF)
+MIN_DURATION_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,47 @@ def resample(waveform: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     return np.asarray(soxr.resample(waveform, from_rate, to_rate, quality="HQ"), dtype=np.float32)
 
 
+def usable(
+    audio: Audio, sample_rate: int, path: Path | str, min_duration_s: float = MIN_DURATION_S
+) -> np.ndarray:
+    """The waveform at `sample_rate`, if there is enough sound in it to work with.
+
+    Parameters
+    ----------
+    audio
+        As `read_audio` gives it.
+    sample_rate
+        Hz, of the result.
+    path
+        Named in the error.
+    min_duration_s
+        Shorter recordings are refused.
+
+    Returns
+    -------
+    ndarray, shape=(time,), float32
+
+    Raises
+    ------
+    BadRecording
+        If the recording is too short, or silent at the new rate.
+    """
+    if audio.duration_s < min_duration_s:
+        reason = f"too short: {audio.duration_s:.4f} s, need {min_duration_s:g} s"
+        raise BadRecording(path, reason, audio.sha256)
+    waveform = resample(audio.waveform, audio.sample_rate, sample_rate)
+    if not waveform.any():
+        raise BadRecording(path, f"silent at {sample_rate} Hz", audio.sha256)
+    return waveform
+
+
+def pcm_16(values: np.ndarray) -> np.ndarray:
+    """The nearest 16-bit integers, int16; full scale = 1, beyond it clipped."""
+    # +1 has no 16-bit code: it becomes the largest there is.
+    integers = np.rint(np.asarray(values, dtype=np.float64) / PCM_16_SCALE)
+    return np.clip(integers, -32768, 32767).astype(np.int16)
+
+
 def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> float:
     """Write 16-bit mono WAV, whole or not at all; equal input gives equal bytes.
 
@@ -201,8 +243,6 @@ def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> float:
         raise ValueError(f"{path}: {int((~np.isfinite(values)).sum())} samples are NaN or infinite")
     peak = float(np.abs(values).max())
     gain = 1.0 if peak <= 1 else 1 / peak
-    # +1 has no 16-bit code: it becomes the largest there is.
-    integers = np.clip(np.rint(values * gain / PCM_16_SCALE), -32768, 32767).astype(np.int16)
     with whole(Path(path)) as stream:
-        soundfile.write(stream, integers, sample_rate, subtype="PCM_16", format="WAV")
+        soundfile.write(stream, pcm_16(values * gain), sample_rate, subtype="PCM_16", format="WAV")
     return gain

@@ -6,16 +6,18 @@ Each recording is decoded once, here; every front end reads the store.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
-from sonolens.data.audio import Audio, BadRecording, resample
-from sonolens.data.corpora.contract import Recording
+from sonolens.data.audio import MIN_DURATION_S, BadRecording, usable
+from sonolens.data.corpora import registry
+from sonolens.data.corpora.contract import CorpusError, Recording
+from sonolens.data.corpora.listing import ContentDigest
 from sonolens.store import ArrayWriter, write_store
 
 COLUMNS = (
@@ -38,7 +40,10 @@ COLUMNS = (
     "kept",
     "reason",
 )
-MIN_DURATION_S = 0.05
+DIFFERS = "the recordings are complete in number, but their sound is not the published one"
+Content = Literal["verified", "differs", "partial", "unknown"]
+
+_log = logging.getLogger(__name__)
 
 
 class ManifestError(ValueError):
@@ -53,6 +58,7 @@ def build(
     on_bad_file: Literal["stop", "skip"],
     min_duration_s: float = MIN_DURATION_S,
     source: str | None = None,
+    partial: bool = True,
 ) -> pd.DataFrame:
     """Decode, resample and store all recordings, one at a time.
 
@@ -72,32 +78,62 @@ def build(
         Shorter recordings are bad.
     source
         Name of the folder the recordings came from; the corpus where None.
+    partial
+        False: refuse a complete corpus whose sound is not the published one; True: warn.
 
     Returns
     -------
     DataFrame
         Columns `COLUMNS`, then the recordings' own; one row per recording, sorted by item_id,
         which is ``corpus/recording_id``. Rows not kept have `duration_s` NaN, and 0 for what is
-        not known.
+        not known. ``attrs["content"]`` says how the sound compares with the published corpus:
+        ``verified``; ``differs``; ``partial``, recordings are missing; ``unknown``, there is no
+        checksum.
 
     Raises
     ------
     ManifestError
         If there is no recording, two share an item_id, one is bad under ``stop``, or all are.
+    CorpusError
+        If the content differs and `partial` is False.
     """
     items = sorted(
         ((item_id(recording), recording) for recording in recordings), key=lambda pair: pair[0]
     )
     _check_names([name for name, _ in items])
     rows: list[dict[str, Any]] = []
+    digest = ContentDigest()
     with write_store(audio_folder, axes(sample_rate), ragged=True) as writer:
         for name, recording in items:
-            rows.append(_row(name, recording, writer, sample_rate, min_duration_s, source))
+            rows.append(_row(name, recording, writer, digest, sample_rate, min_duration_s, source))
         bad = [row for row in rows if not row["kept"]]
         if bad and (on_bad_file == "stop" or len(bad) == len(rows)):
             raise ManifestError(_describe_bad(bad, len(rows), on_bad_file))
+        content = _compare([recording for _, recording in items], digest.hexdigest(), partial)
     table = pd.DataFrame(rows)
-    return table[[*COLUMNS, *(name for name in table.columns if name not in COLUMNS)]]
+    table = table[[*COLUMNS, *(name for name in table.columns if name not in COLUMNS)]]
+    table.attrs["content"] = content
+    return table
+
+
+def _compare(recordings: list[Recording], sha256: str, partial: bool) -> Content:
+    """How the sound compares with what the corpus is known to hold."""
+    corpora = {recording.corpus for recording in recordings}
+    info = registry.info(corpora.pop()) if len(corpora) == 1 else None
+    if info is None or info.content_sha256 is None:
+        return "unknown"
+    if sha256 == info.content_sha256:
+        return "verified"
+    if info.n_recordings is not None and len(recordings) < info.n_recordings:
+        return "partial"
+    if not partial:
+        raise CorpusError(
+            f"{info.name}: {len(recordings)} recordings with content SHA-256 {sha256}, need "
+            f"{info.content_sha256}; get the published ones, or set partial: true to work with "
+            "what is there"
+        )
+    _log.warning("%s: %s", info.name, DIFFERS)
+    return "differs"
 
 
 def item_id(recording: Recording) -> str:
@@ -129,6 +165,7 @@ def _row(
     name: str,
     recording: Recording,
     writer: ArrayWriter,
+    digest: ContentDigest,
     sample_rate: int,
     min_duration_s: float,
     source: str | None,
@@ -161,7 +198,9 @@ def _row(
     row |= recording.extra
     try:
         audio = recording.read()
-        waveform = _fitting(audio, recording, sample_rate, min_duration_s)
+        digest.add(recording.recording_id, audio.waveform)
+        where = recording.path or recording.recording_id
+        waveform = usable(audio, sample_rate, where, min_duration_s)
     except BadRecording as error:
         return row | {"reason": error.reason, "sha256": error.sha256}
     writer.append(waveform, {"item_id": name})
@@ -172,18 +211,6 @@ def _row(
         "sha256": audio.sha256 or hashlib.sha256(audio.waveform.tobytes()).hexdigest(),
         "kept": True,
     }
-
-
-def _fitting(
-    audio: Audio, recording: Recording, sample_rate: int, min_duration_s: float
-) -> np.ndarray:
-    if audio.duration_s < min_duration_s:
-        reason = f"too short: {audio.duration_s:.4f} s, need {min_duration_s:g} s"
-        raise BadRecording(recording.path or recording.recording_id, reason, audio.sha256)
-    waveform = resample(audio.waveform, audio.sample_rate, sample_rate)
-    if not waveform.any():
-        raise BadRecording(recording.path, f"silent at {sample_rate} Hz", audio.sha256)
-    return waveform
 
 
 def _describe_bad(bad: list[dict[str, Any]], n_all: int, on_bad_file: str) -> str:
@@ -204,8 +231,10 @@ def report(manifest: pd.DataFrame) -> dict[str, Any]:
         n_person, n_item (kept), n_skipped, skipped (reason to count), n_by_label, n_by_corpus,
         n_by_sample_rate_native, duration_s (total, min, max), items_per_person (min, max),
         n_duplicate (kept items whose bytes occurred before) and n_duplicate_across_persons
-        (persons share them).
+        (persons share them), content (see `build`; ``unknown`` for a table made otherwise) and
+        warnings.
     """
+    content = manifest.attrs.get("content", "unknown")
     kept = manifest[manifest["kept"]]
     skipped = manifest[~manifest["kept"]]
     per_person = kept.groupby("person_id").size()
@@ -226,6 +255,8 @@ def report(manifest: pd.DataFrame) -> dict[str, Any]:
         "items_per_person": {"min": int(per_person.min()), "max": int(per_person.max())},
         "n_duplicate": int(len(kept) - kept["sha256"].nunique()),
         "n_duplicate_across_persons": int((same["person_id"].nunique() > 1).sum()),
+        "content": content,
+        "warnings": [DIFFERS] if content == "differs" else [],
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from sonolens.data.corpora.listing import audio_files
 def named_recordings(paths: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[str]]:
     """Audio files with a name each, unique among them, and what is wrong with the other paths.
 
-    A folder stands for all audio files below it. The name is the file's stem, numbered from the
-    second on where stems repeat.
+    A folder stands for all audio files below it; a file named twice counts once. The name is the
+    file's stem, numbered from 2 until it is free where it is taken. Names that differ in case
+    alone count as equal, since some file systems do not tell them apart.
     """
     found: list[Path] = []
     bad: list[str] = []
@@ -28,11 +28,21 @@ def named_recordings(paths: Sequence[Path]) -> tuple[list[tuple[Path, str]], lis
             found.append(path)
         else:
             bad.append(f"{path}: no such file")
-    seen: Counter[str] = Counter()
+    taken: set[str] = set()
     named = []
-    for path in dict.fromkeys(found):
-        seen[path.stem] += 1
-        named.append(
-            (path, path.stem if seen[path.stem] == 1 else f"{path.stem}_{seen[path.stem]}")
-        )
+    once: dict[Path, Path] = {}
+    for path in found:
+        once.setdefault(path.resolve(), path)
+    for path in once.values():
+        named.append((path, _free(path.stem, taken)))
     return named, bad
+
+
+def _free(stem: str, taken: set[str]) -> str:
+    """`stem`, or the first of `stem`_2, `stem`_3, … that is not taken; it is taken then."""
+    name, number = stem, 1
+    while name.casefold() in taken:
+        number += 1
+        name = f"{stem}_{number}"
+    taken.add(name.casefold())
+    return name

@@ -152,7 +152,7 @@ class Helpers:
     ) -> str:
         """Markdown table of the XAI scores: a row per method and baseline, a column per metric.
 
-        The share of items without a defined score stands beside a score where there are any.
+        The share of undefined scores stands beside a mean where there are any.
         """
         record = self.recorded(study, name)
         if record is None:
@@ -209,7 +209,7 @@ class Helpers:
             gain, low, high = self._bounds(record, *difference)
             if math.isnan(gain):
                 return f"{what}, against that {than}: {both}; their difference is undefined."
-            shown = f"difference by person {interval(gain, low, high, digits)}"
+            shown = f"difference by person on the same items {interval(gain, low, high, digits)}"
             apart, open_ = f"{shown}, apart from 0", f"{shown}, which leaves it undecided"
             alone = f"{shown} without an interval, so nothing is decided"
         if math.isnan(low) or math.isnan(high):
@@ -369,7 +369,7 @@ def _nan_share(row: dict[str, Any]) -> str:
     n_nan = row.get("n_nan") or 0
     if not n_nan:
         return ""
-    share = 100 * n_nan / (row["n_item"] + n_nan)
+    share = 100 * n_nan / (row["n_score"] + n_nan)
     return f" ({'< 1' if share < 0.5 else f'{share:.0f}'} % NaN)"
 
 

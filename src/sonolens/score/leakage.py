@@ -68,7 +68,7 @@ def reference_correct(
     seed: int,
     n_permutations: int,
 ) -> dict[str, np.ndarray]:
-    """Right (1) or wrong (0) answers of the reference classifier: leaky, person, metadata, permuted.
+    """Right (1) or wrong (0) answers of the reference: leaky, person, metadata, permuted.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def leakage_report(
     level: float = 0.95,
     n_resamples: int = 2000,
 ) -> dict[str, Interval]:
-    """Accuracy of `reference_correct`: mean over persons, with intervals from resampling persons."""
+    """Accuracy of `reference_correct`: mean over persons, intervals from resampling them."""
     correct = reference_correct(
         manifest, features, leaky, by_person, seed=seed, n_permutations=n_permutations
     )

@@ -21,6 +21,7 @@ from typing import Any
 from sonolens.data.corpora import listing
 from sonolens.data.corpora.contract import CorpusError, CorpusInfo, Recording, Remote, reader
 
+N_PERSONS, N_DIGITS, N_REPETITIONS = 60, 10, 50
 INFO = CorpusInfo(
     name="audiomnist",
     title="AudioMNIST: 30,000 digits by 60 persons",
@@ -38,9 +39,10 @@ INFO = CorpusInfo(
         sha256=None,
     ),
     tasks=("digit", "sex"),
+    n_recordings=N_PERSONS * N_DIGITS * N_REPETITIONS,
+    content_sha256=None,
 )
 PATTERN = "{digit}_{speaker}_{repetition}.wav"
-N_PERSONS, N_DIGITS, N_REPETITIONS = 60, 10, 50
 META_NAME = "audioMNIST_meta.txt"
 SEXES = ("female", "male")
 FEMALE = frozenset((12, 26, 28, 36, 43, 47, 52, 56, 57, 58, 59, 60))
@@ -78,13 +80,14 @@ def recordings(folder: Path, *, task: str, partial: bool) -> list[Recording]:
     task
         ``digit`` or ``sex``: what label and class_index are.
     partial
-        Accept fewer than 60 persons x 10 digits x 50.
+        True: take what is there. False: there must be 60 persons x 10 digits x 50; that and the
+        names are the only check, since no checksum is published.
 
     Raises
     ------
     CorpusError
         If there is nothing, a file is named otherwise, twice there or below another speaker's
-        folder, the meta file is damaged, or the set is incomplete.
+        folder, the meta file is damaged, or the set is incomplete and `partial` is False.
     """
     if task not in INFO.tasks:
         raise CorpusError(f"{INFO.name}: task {task!r}, need one of {', '.join(INFO.tasks)}")

@@ -21,7 +21,7 @@ class CorpusError(ValueError):
 class Remote:
     """A published archive.
 
-    sha256 may be None where the publisher gives none: then the size is checked.
+    size_bytes and sha256 are None where the publisher gives none; what is given is checked.
     """
 
     url: str
@@ -32,7 +32,11 @@ class Remote:
 
 @dataclass(frozen=True)
 class CorpusInfo:
-    """Card of a corpus: what it is, under which licence, whom to cite, where to get it."""
+    """Card of a corpus: what it is, under which licence, whom to cite, where to get it.
+
+    n_recordings and content_sha256 are those of the complete corpus, the latter as
+    `listing.content_sha256` computes it; None where they are not known.
+    """
 
     name: str
     title: str
@@ -41,6 +45,8 @@ class CorpusInfo:
     remote: Remote | None = None
     embedded: bool = False
     tasks: tuple[str, ...] = ("digit",)
+    n_recordings: int | None = None
+    content_sha256: str | None = None
 
 
 @dataclass(frozen=True)

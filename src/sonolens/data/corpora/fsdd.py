@@ -12,6 +12,7 @@ from pathlib import Path
 from sonolens.data.corpora import listing
 from sonolens.data.corpora.contract import CorpusError, CorpusInfo, Recording, Remote, reader
 
+N_PERSONS, N_DIGITS, N_REPETITIONS = 6, 10, 50
 INFO = CorpusInfo(
     name="fsdd",
     title="Free Spoken Digit Dataset: 3,000 digits by 6 persons",
@@ -26,9 +27,10 @@ INFO = CorpusInfo(
         size_bytes=None,
         sha256=None,
     ),
+    n_recordings=N_PERSONS * N_DIGITS * N_REPETITIONS,
+    content_sha256="c508ca40e62214f8ea81451ff705df6e9a68265da606e26d5455a6a8d1e5bf81",
 )
 PATTERN = "{digit}_{speaker}_{index}.wav"
-N_PERSONS, N_DIGITS, N_REPETITIONS = 6, 10, 50
 N_OFFICIAL_TEST = 5
 
 _NAME = re.compile(r"(\d)_([A-Za-z]+)_(\d+)")
@@ -44,12 +46,14 @@ def recordings(folder: Path, *, task: str, partial: bool) -> list[Recording]:
     task
         ``digit``, the only one.
     partial
-        Accept fewer than 6 persons x 10 digits x 50.
+        True: take what is there. False: there must be 6 persons x 10 digits x 50; their sound is
+        compared with `INFO.content_sha256` where it is decoded.
 
     Raises
     ------
     CorpusError
-        If there is nothing, a file is named otherwise or twice there, or the set is incomplete.
+        If there is nothing, a file is named otherwise or twice there, or the set is incomplete
+        and `partial` is False.
     """
     if task not in INFO.tasks:
         raise CorpusError(f"{INFO.name}: task {task!r}, need one of {', '.join(INFO.tasks)}")

@@ -1,12 +1,16 @@
-"""What the corpora that lie in files share: finding the files, and refusing what is incomplete."""
+"""What the corpora that lie in files share: finding, counting, and the checksum of the sound."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from sonolens.data.audio import pcm_16
 from sonolens.data.corpora.contract import CorpusError, CorpusInfo, Recording
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"})
@@ -94,3 +98,37 @@ def refuse_incomplete(
         f"persons x {n_digits} digits x {n_repetitions}{detail}; complete it, or set partial: "
         "true to work with what is there"
     )
+
+
+class ContentDigest:
+    """SHA-256 over the sound of recordings, whatever files it lies in.
+
+    Per recording the UTF-8 bytes of its recording_id, then the mono signal at its own rate as
+    little-endian 16-bit integers. Give them in the order of recording_id.
+    """
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, recording_id: str, waveform: np.ndarray) -> None:
+        """One recording; waveform: shape=(time,), full scale = 1, not resampled."""
+        self._hash.update(recording_id.encode())
+        self._hash.update(pcm_16(waveform).astype("<i2").tobytes())
+
+    def hexdigest(self) -> str:
+        """Of what was added until now."""
+        return self._hash.hexdigest()
+
+
+def content_sha256(recordings: Iterable[Recording]) -> str:
+    """`ContentDigest` of all recordings, in any order; equal for WAV and lossless copies.
+
+    Raises
+    ------
+    BadRecording
+        If one cannot be decoded.
+    """
+    digest = ContentDigest()
+    for recording in sorted(recordings, key=lambda item: item.recording_id):
+        digest.add(recording.recording_id, recording.read().waveform)
+    return digest.hexdigest()

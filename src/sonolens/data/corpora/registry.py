@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
+from sonolens.data.corpora.contract import CorpusInfo
+
 NAMES = ("audiomnist", "formant_words", "fsdd")
 FALLBACK = "folder"
 
@@ -12,3 +14,11 @@ FALLBACK = "folder"
 def load(name: str) -> ModuleType:
     """Module of the corpus `name`; for other names `folder`, which reads own recordings."""
     return import_module(f"sonolens.data.corpora.{name if name in NAMES else FALLBACK}")
+
+
+def info(name: str) -> CorpusInfo | None:
+    """Card of the corpus `name`; None for a folder of the user's own."""
+    if name not in NAMES:
+        return None
+    card: CorpusInfo = load(name).INFO
+    return card

@@ -41,9 +41,13 @@ def explain(
 
     from sonolens.data.audio import BadRecording
     from sonolens.data.own_files import named_recordings
+    from sonolens.explain import registry
+    from sonolens.explain.contract import ExplainError
     from sonolens.store import write_csv
     from sonolens.studies.digits import own_files
 
+    for name in method:
+        registry.info(name)  # before the work begins
     paths, bad = named_recordings(files)
     output_dir.mkdir(parents=True, exist_ok=True)
     request = own_files.Request(
@@ -60,6 +64,9 @@ def explain(
             rows += session.explain(path, name)
         except BadRecording as error:
             bad.append(str(error))
+            continue
+        except ExplainError as error:
+            bad.append(f"{path}: {error}")
             continue
         row = rows[-1]
         typer.echo(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sonolens import rng
-from sonolens.data.audio import read_audio, resample, write_wav
+from sonolens.data.audio import read_audio, usable, write_wav
 from sonolens.dsp.segments import place
 from sonolens.dsp.spectrogram import LogMel
 from sonolens.explain import baselines, registry, targets
@@ -55,8 +55,7 @@ class OwnFiles:
         BadRecording
             The file cannot be decoded or has no sound.
         """
-        sound = read_audio(path)
-        waveform = resample(sound.waveform, sound.sample_rate, self.front_end.sample_rate)
+        waveform = usable(read_audio(path), self.front_end.sample_rate, path)
         placement = self.description["placement"]
         window, offset = place(waveform, self.front_end.n_samples, placement, 0.5)
         inputs = self._analyse(window)

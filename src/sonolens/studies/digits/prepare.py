@@ -23,7 +23,7 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     found, tracks = _recordings(params, files)
     table = manifest.build(
         found, files.out(f"{OUT}/audio"), sample_rate=section.sample_rate,
-        on_bad_file=section.on_bad_file, source=params.study.source,
+        on_bad_file=section.on_bad_file, source=params.study.source, partial=section.partial,
     )  # fmt: skip
     write_parquet(files.out(f"{OUT}/manifest.parquet"), table)
     owner = table.set_index("recording_id")["item_id"]
