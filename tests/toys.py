@@ -96,6 +96,33 @@ class ReusedCNN(SmallCNN):
         return self.relu1(hidden)
 
 
+class LinearMask(nn.Module):
+    """Mask W . x (batch, f_out, t_out) of an input (batch, [channel,] freq, time)."""
+
+    def __init__(self, shape_out: tuple[int, int], shape_in: tuple[int, ...]) -> None:
+        super().__init__()
+        weights = torch.randn(*shape_out, *shape_in, generator=rng.torch_generator("LinearMask"))
+        self.weights = nn.Parameter(weights.double())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        weights = self.weights.flatten(2).to(inputs)
+        return torch.einsum("fti,bi->bft", weights, inputs.flatten(1))
+
+
+class GRUMask(nn.Module):
+    """Mask (batch, 1, freq, time) by a GRU over the frames of (batch, 1, freq, time)."""
+
+    def __init__(self, n_freq: int = 4, n_hidden: int = 6, seed: int = 0) -> None:
+        super().__init__()
+        with rng.forked(seed, "GRUMask"):
+            self.gru = nn.GRU(n_freq, n_hidden, batch_first=True)
+            self.head = nn.Linear(n_hidden, n_freq)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden, _ = self.gru(inputs.squeeze(1).transpose(1, 2))
+        return torch.sigmoid(self.head(hidden)).transpose(1, 2).unsqueeze(1)
+
+
 def unchanged(model: nn.Module, call: Callable[[], Any]) -> Any:
     """`call()`, which must leave generators, modes, hooks, requires_grad and weights alone."""
     import random
@@ -128,14 +155,21 @@ def unchanged(model: nn.Module, call: Callable[[], Any]) -> Any:
 
 @dataclass(frozen=True)
 class ToyAdapter:
-    """A study of 12 items of 3 persons and 4 classes around SmallCNN; `sizes`: map size by cell."""
+    """A study of 12 items of 3 persons and 4 classes around SmallCNN.
+
+    sizes           map size by cell
+    truth           whether there are truth masks: "all", "fold0" or "none"
+    architecture    SmallCNN, or one whose activations escape hooks
+    """
 
     sizes: tuple[tuple[str, int], ...] = (("main", 16),)
     loud: bool = False
     study: str = "toy"
+    truth: str = "all"
+    architecture: type[SmallCNN] = SmallCNN
 
     def load(self, key: CellKey) -> nn.Module:
-        return SmallCNN(seed=key.model_seed).eval().requires_grad_(False)
+        return self.architecture(seed=key.model_seed).eval().requires_grad_(False)
 
     def items(self, key: CellKey, part: str) -> Items:
         numbers = range(12)
@@ -171,6 +205,8 @@ class ToyAdapter:
         )
 
     def truth_masks(self, key: CellKey, items: Items) -> dict[str, Tensor]:
+        if self.truth == "none" or (self.truth == "fold0" and key.fold):
+            return {}
         inputs = self.inputs(key, items)
         mask = inputs > 0.8
         mask[0] = False
@@ -178,6 +214,12 @@ class ToyAdapter:
 
     def edit(self, key: CellKey, inputs: Tensor, mask: Tensor, fill: Tensor) -> Tensor:
         return inputs * (1 - mask) + fill * mask
+
+    def listen(self, key: CellKey, item_id: str, mask: Tensor) -> None:
+        return None
+
+    def n_classes(self, key: CellKey) -> int:
+        return 4
 
     def axes(self, key: CellKey) -> dict[str, Any]:
         return {"scale": SCALE, "names": ["channel", "freq", "time"]}

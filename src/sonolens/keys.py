@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sonolens.parallel import resolve_device
 from sonolens.params import load_yaml
 from sonolens.pipeline import StageSpec, load_pipeline
 from sonolens.sources import content_key, file_digest
@@ -165,16 +166,14 @@ def stage_key(
 
 
 def device_kind(params: dict[str, Any], *, load_torch: bool = False) -> str:
-    """`cpu` or `cuda`; `auto` asks torch, which is imported for that only when `load_torch`."""
+    """`cpu` or `cuda`; `auto` asks torch, which is imported for that only when `load_torch`.
+
+    What is asked for by name is taken at its word: a key can be made where the device is absent.
+    """
     asked = str(params["runtime"]["device"])
     if asked != "auto":
         return asked
-    if load_torch:
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    torch_module = sys.modules.get("torch")
-    return "cuda" if torch_module is not None and torch_module.cuda.is_available() else "cpu"
+    return resolve_device(asked) if load_torch or sys.modules.get("torch") is not None else "cpu"
 
 
 def study_of(spec: StageSpec) -> str:

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from sonolens.params import Runtime
 
@@ -22,6 +22,22 @@ Result = TypeVar("Result")
 
 class EngineError(RuntimeError):
     """The engine named in params cannot be used; the message says what is missing."""
+
+
+def resolve_device(kind: str) -> Literal["cpu", "cuda"]:
+    """`cpu` or `cuda` for `auto`, `cpu` or `cuda`; all but `cpu` import torch.
+
+    Raises EngineError when CUDA is asked for but absent.
+    """
+    if kind == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if kind == "cuda":
+        raise EngineError("runtime.device: cuda, but torch finds no CUDA device; use auto or cpu")
+    return "cpu"
 
 
 @contextmanager

@@ -3,7 +3,7 @@ import pytest
 
 import toys
 from sonolens import rng
-from sonolens.explain import cells
+from sonolens.explain import cells, checks
 from sonolens.explain.contract import CellKey, ExplainError, Items
 from sonolens.explain.shards import Shards
 from sonolens.params import Runtime
@@ -169,6 +169,45 @@ def test_a_loud_baseline_and_wrong_names_are_refused(tmp_path):
         run(tmp_path, options={"saliency": {"width": 3}})
     with pytest.raises(ExplainError, match="did you mean saliency"):
         run(tmp_path, methods=["salience"])
+
+
+def test_models_are_checked_once_for_each_method_with_hooks(tmp_path, monkeypatch):
+    checked, check = [], checks.assert_explainable
+
+    def noted(model, example):
+        checked.append(len(example))
+        check(model, example)
+
+    monkeypatch.setattr(checks, "assert_explainable", noted)
+    run(tmp_path)
+    assert checked == [1] * len(KEYS)
+    run(tmp_path, "again")
+    assert len(checked) == len(KEYS)
+    functional = toys.ToyAdapter(architecture=toys.FunctionalCNN)
+    run(tmp_path, "plain", adapter=functional, methods=["saliency"], shards="functional")
+    assert len(checked) == len(KEYS)
+    with pytest.raises(checks.FunctionalActivationError):
+        run(tmp_path, "hooked", adapter=functional, shards="functional")
+    assert len(checked) == len(KEYS) + 1
+
+
+def test_one_rule_for_the_device(monkeypatch):
+    import torch
+
+    from sonolens import keys, parallel
+    from sonolens.models import checkpoint
+
+    def chosen(kind):
+        by_key = keys.device_kind({"runtime": {"device": kind}}, load_torch=True)
+        return {by_key, parallel.resolve_device(kind), checkpoint.device(kind).type}
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert chosen("cpu") == {"cpu"} and chosen("auto") == chosen("cuda") == {"cuda"}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert chosen("cpu") == chosen("auto") == {"cpu"}
+    assert keys.device_kind({"runtime": {"device": "cuda"}}, load_torch=True) == "cuda"
+    with pytest.raises(parallel.EngineError, match="torch finds no CUDA device"):
+        parallel.resolve_device("cuda")
 
 
 def items_of(n_persons, n_classes, n_repetitions):

@@ -415,6 +415,19 @@ def test_unknown_metric_proposes_the_nearest():
         registry.info("sparsness")
 
 
+def test_a_metric_is_computed_with_its_fixed_and_default_options(cnn):
+    from sonolens.score.faithfulness_correlation import score
+
+    context = context_of(cnn, clips(), [0, 1, 2, 3])
+    maps = context.explain(context.inputs)
+    info = registry.info("faithfulness_patch")
+    options = info.options | {"n_coalitions": 6, "mode": "patch"}
+    expected = score(maps, context, **options).values
+    assert torch.equal(info.compute(maps, context, n_coalitions=6).values, expected)
+    with pytest.raises(TypeError, match="mode"):
+        info.compute(maps, context, mode="scattered")
+
+
 def test_registry_and_metric_signatures_agree():
     import inspect
 

@@ -1,3 +1,5 @@
+import logging
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -99,6 +101,23 @@ def test_undefined_scores_are_rows_with_nan(maps, tmp_path):
         scores.groupby(["method", "fold", "target"])["score"].apply(lambda s: s.isna().sum()).min()
         >= 2
     )
+
+
+def test_without_truth_metrics_that_need_masks_have_no_rows(maps, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    every = run(maps, tmp_path).scores
+    assert not caplog.messages
+    kept = every[every["metric"] != "relevance_mass_accuracy"].reset_index(drop=True)
+    bare = run(maps, tmp_path, adapter=toys.ToyAdapter(truth="none")).scores
+    pd.testing.assert_frame_equal(bare, kept, check_exact=True)
+    assert caplog.messages == [
+        "toy: no truth masks for 2 of 2 models; no scores of relevance_mass_accuracy"
+    ]
+    half = run(maps, tmp_path, adapter=toys.ToyAdapter(truth="fold0")).scores
+    assert set(half[half["metric"] == "relevance_mass_accuracy"]["fold"]) == {0}
+    none = run(maps, tmp_path, ["pointing_game"], adapter=toys.ToyAdapter(truth="none"))
+    assert list(none.scores.columns) == cells.SCORE_COLUMNS and not len(none.scores)
+    assert (none.n_blocks, none.n_reused) == (0, 0)
 
 
 @pytest.mark.parametrize("metrics", [CHEAP, ["average_sensitivity", "mprt"]])

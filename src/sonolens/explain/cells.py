@@ -7,9 +7,8 @@ the number of workers or on where an earlier run was broken off.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import torch
 
 from sonolens import parallel, rng
 from sonolens.explain import baselines as baseline_kinds
-from sonolens.explain import registry
+from sonolens.explain import checks, registry
 from sonolens.explain.contract import (
     CellKey,
     Explainable,
@@ -29,6 +28,7 @@ from sonolens.explain.contract import (
     frozen,
     seed_array,
 )
+from sonolens.explain.options import all_options, check_options
 from sonolens.explain.prepare import prepared
 from sonolens.explain.shards import Shards
 from sonolens.params import Runtime
@@ -61,6 +61,7 @@ class _Job:
     device: str
     shards: Shards
     shard: str
+    check_model: bool = False
 
     @property
     def group(self) -> tuple[CellKey, str, str]:
@@ -115,13 +116,16 @@ def run_cells(
     Raises
     ------
     ExplainError
-        Unknown method, baseline or option; a baseline louder than the inputs; no item.
+        Unknown method, baseline or option; a baseline louder than the inputs; no item; a model
+        whose activations escape the hooks of a method.
+    EngineError
+        CUDA is asked for and absent.
     """
-    _check_options(options)
+    check_options(options, registry.METHODS, "explain", ExplainError, ENGINE_OPTIONS)
     infos = [registry.info(name) for name in methods]
     settings = ENGINE_OPTIONS | {name: options[name] for name in ENGINE_OPTIONS if name in options}
-    per_method = {info.name: method_options(info, options) for info in infos}
-    device = device_kind(runtime.device)
+    per_method = {info.name: all_options(info, options) for info in infos}
+    device = parallel.resolve_device(runtime.device)
     jobs: list[_Job] = []
     for key in keys:
         data = adapter.data_key(key)
@@ -223,50 +227,15 @@ def map_of(store: ArrayStore, row: int) -> np.ndarray:
     return store[row].reshape([int(size) for size in shape.split("x")])
 
 
-def method_options(info: MethodInfo, options: dict[str, Any]) -> dict[str, Any]:
-    """Every option of a method: its defaults, overridden by those given, by those for it alone."""
-    given = {name: value for name, value in options.items() if name in info.options}
-    own: dict[str, Any] = options.get(info.name, {})
-    return info.options | given | own
-
-
 def item_seeds(seed: int, items: Items) -> list[int]:
     """Seed of every item, a function of (seed, item_id)."""
     return [rng.seed_for(seed, item_id) for item_id in items.ids]
-
-
-def device_kind(wanted: str) -> str:
-    """``cpu`` or ``cuda``. Raises ExplainError when CUDA is asked for and absent."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ExplainError("runtime.device: cuda, but torch finds no CUDA device; use auto or cpu")
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 @lru_cache(maxsize=None)
 def code_of(modules: tuple[str, ...]) -> str:
     """Digest of the sources of `modules` and all they import, as they were when first asked for."""
     return content_key(code=code_key(*modules))
-
-
-def unknown_option(name: str, known: Iterable[str], stage: str) -> str:
-    """Message for an option that nothing takes."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"{stage} option {name!r}: unknown; " + (
-        f"did you mean {close[0]}?" if close else f"need one of {', '.join(known)}"
-    )
-
-
-def _check_options(options: dict[str, Any]) -> None:
-    shared = set(ENGINE_OPTIONS).union(*(info.options for info in registry.METHODS.values()))
-    for name, value in options.items():
-        if name in registry.METHODS:
-            known = registry.METHODS[name].options
-            wrong = [inner for inner in value if inner not in known]
-            if wrong:
-                raise ExplainError(unknown_option(wrong[0], known, name))
-        elif name not in shared:
-            raise ExplainError(unknown_option(name, shared | set(registry.METHODS), "explain"))
 
 
 def _ragged(
@@ -287,7 +256,7 @@ def _results(
 ) -> Iterator[tuple[dict[str, np.ndarray], bool]]:
     """Yield every job's result in order, and whether it came from a shard."""
     present = [job.shards.read(job.shard) is not None for job in jobs]
-    missing = [job for job, found in zip(jobs, present, strict=True) if not found]
+    missing = list(_checked([job for job, found in zip(jobs, present, strict=True) if not found]))
     computed = parallel.run(_explain, missing, runtime) if missing else iter(())
     for job, found in zip(jobs, present, strict=True):
         if not found:
@@ -296,6 +265,15 @@ def _results(
         result = job.shards.read(job.shard)
         # An eviction by another stage may come between the two reads.
         yield (_explain(job), False) if result is None else (result, True)
+
+
+def _checked(jobs: Sequence[_Job]) -> Iterator[_Job]:
+    """The same jobs; the first of each model and method with hooks checks the model."""
+    seen: set[tuple[CellKey, str]] = set()
+    for job in jobs:
+        pair = (job.key, job.info.name)
+        yield replace(job, check_model=job.info.hooks and pair not in seen)
+        seen.add(pair)
 
 
 def _explain(job: _Job) -> dict[str, np.ndarray]:
@@ -312,6 +290,8 @@ def _explain(job: _Job) -> dict[str, np.ndarray]:
     inputs = inputs.to(device)
     seeds = seed_array(item_seeds(job.seed, job.items))
     with frozen(job.adapter.load(job.key).to(device)) as model:
+        if job.check_model:
+            checks.assert_explainable(model, inputs[:1])
         targets = job.adapter.targets(job.key, job.items, model, inputs)
         model = prepared(model, inputs[:1])
         maps = [

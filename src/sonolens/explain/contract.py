@@ -63,6 +63,42 @@ class Method(Protocol):
 
 
 @dataclass(frozen=True)
+class Block:
+    """Maps of the output bins in some frames of a mask, for one item.
+
+    values      shape=(f_out, frames in the block, f_in, t_in), signed
+    t_out       output frames of the block
+    residual    shape=(f_out, frames in the block), float64: target(x) - target(baseline) - sum of
+                the map; NaN without a baseline
+    """
+
+    values: Tensor
+    t_out: range
+    residual: Tensor
+
+
+class Relator(Protocol):
+    """Signature of a method for all bins of a mask at once; see `registry.relate`.
+
+    inputs      (1, *shape), one item
+    baseline    (1, K, *shape), or None for methods registered without `baseline`
+    block       output frames per Block; the values do not depend on it
+    item_seeds  int64 (1,); None: 0
+    """
+
+    def __call__(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        *,
+        baseline: Tensor | None,
+        block: int,
+        item_seeds: Tensor | None = None,
+        **options: Any,
+    ) -> Iterator[Block]: ...
+
+
+@dataclass(frozen=True)
 class CellKey:
     """Which trained (or control) model is looked at."""
 
@@ -152,10 +188,19 @@ class Explainable(Protocol):
         """(1 or batch, K, *shape), on the CPU; see sonolens.explain.baselines.make."""
 
     def truth_masks(self, key: CellKey, items: Items) -> dict[str, Tensor]:
-        """Boolean masks (batch, *shape) of what caused the label, by name; {} without truth."""
+        """Boolean masks (batch, *shape) of what caused the label, by name.
+
+        {} for a key without truth, whatever the items; metrics that need masks then skip the key.
+        """
 
     def edit(self, key: CellKey, inputs: Tensor, mask: Tensor, fill: Tensor) -> Tensor:
         """Replace the cells of `inputs` under `mask` (0 to 1) by `fill`."""
+
+    def listen(self, key: CellKey, item_id: str, mask: Tensor) -> np.ndarray | None:
+        """Waveform (time,) with only the cells of `mask` (freq, time); None without a way back."""
+
+    def n_classes(self, key: CellKey) -> int | None:
+        """Number of logits of the model; None where its outputs are no class logits."""
 
     def axes(self, key: CellKey) -> dict[str, Any]:
         """Physical axes of the input: frequencies_hz, times_s, scale …; see ArrayStore's axes.json.
@@ -223,14 +268,16 @@ def gradient(
 class MethodInfo:
     """Registry row of a method: where it lives and what it needs.
 
-    options     every option the method takes, with its default
-    same_axes   maps live on the axes of the input
+    hooks        changes the backward pass of activation modules, see sonolens.explain.checks
+    all_targets  its module has `relate`, a Relator of its own
+    control      reads nothing of the model
+    same_axes    maps live on the axes of the input
+    options      every option the method takes, with its default
     """
 
     name: str
     module: str
     needs_baseline: bool = False
-    stochastic: bool = False
     hooks: bool = False
     all_targets: bool = False
     control: bool = False

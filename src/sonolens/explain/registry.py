@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
+import importlib
+from functools import partial
 
-from sonolens.explain.contract import ExplainError, Method, MethodInfo
+from sonolens.explain.contract import ExplainError, Method, MethodInfo, Relator
+from sonolens.explain.options import look_up
 
 _ROWS = (
     MethodInfo("saliency", "sonolens.explain.saliency"),
@@ -20,7 +22,7 @@ _ROWS = (
         hooks=True,
         options={"layer": None, "interpolation": "bilinear"},
     ),
-    MethodInfo("random", "sonolens.explain.random_map", stochastic=True, control=True),
+    MethodInfo("random", "sonolens.explain.random_map", control=True),
     MethodInfo("energy", "sonolens.explain.energy", needs_baseline=True, control=True),
 )
 METHODS: dict[str, MethodInfo] = {row.name: row for row in _ROWS}
@@ -28,13 +30,23 @@ METHODS: dict[str, MethodInfo] = {row.name: row for row in _ROWS}
 
 def info(name: str) -> MethodInfo:
     """Registry row of `name`. Raises ExplainError that proposes the nearest name."""
-    if name in METHODS:
-        return METHODS[name]
-    close = difflib.get_close_matches(name, METHODS, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"need one of {', '.join(METHODS)}"
-    raise ExplainError(f"method {name!r}: unknown; {hint}")
+    return look_up(METHODS, "method", name, ExplainError)
 
 
 def load(name: str) -> Method:
     """Import the method called `name`. Raises ExplainError that proposes the nearest name."""
     return info(name).load()
+
+
+def relate(name: str) -> Relator:
+    """The method called `name` for all bins of a mask: its own `relate`, or the loop over bins.
+
+    Raises ExplainError that proposes the nearest name.
+    """
+    row = info(name)
+    if row.all_targets:
+        own: Relator = importlib.import_module(row.module).relate
+        return own
+    from sonolens.explain import relate as fallback
+
+    return partial(fallback.relate, row.load())

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sonolens.parallel import resolve_device
 from sonolens.store import StoreError, whole
 
 ARCHITECTURES = {
@@ -78,7 +79,5 @@ def load(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def device(kind: str) -> torch.device:
-    """`auto`, `cpu` or `cuda`. Raises RuntimeError when CUDA is asked for and absent."""
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("runtime.device: cuda, but torch finds no CUDA device; use auto or cpu")
-    return torch.device("cuda" if kind != "cpu" and torch.cuda.is_available() else "cpu")
+    """`auto`, `cpu` or `cuda`. Raises EngineError when CUDA is asked for and absent."""
+    return torch.device(resolve_device(kind))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,11 +26,9 @@ from sonolens.explain import registry as methods
 from sonolens.explain.cells import (
     NO_BASELINE,
     code_of,
-    device_kind,
     item_seeds,
     map_of,
     select_items,
-    unknown_option,
 )
 from sonolens.explain.contract import (
     CellKey,
@@ -39,16 +38,18 @@ from sonolens.explain.contract import (
     evaluate,
     seed_array,
 )
+from sonolens.explain.options import all_options, check_options
 from sonolens.explain.prepare import prepared
 from sonolens.explain.shards import Shards
 from sonolens.explain.targets import ClassLogit
 from sonolens.params import Runtime
 from sonolens.score import registry
 from sonolens.score.cascade import cascade, layers
-from sonolens.score.contract import Context, MetricInfo, ScoreError, Scores
+from sonolens.score.contract import Context, MetricInfo, ScoreError
 from sonolens.sources import content_key
 from sonolens.store import ArrayStore, batches
 
+_log = logging.getLogger(__name__)
 SCORE_COLUMNS = [
     "study", "cell", "protocol", "fold", "model_seed", "variant", "method", "baseline",
     "target", "metric", "metric_params", "item_id", "person_id", "score",
@@ -134,22 +135,30 @@ def run_cells(
     Returns
     -------
     ScoreTables
-        Rows in the order metric (as given), model, method, block, target, item.
+        Rows in the order metric (as given), model, method, block, target, item. None of metrics
+        that need a truth mask where the study has none.
 
     Raises
     ------
     ScoreError
         Unknown metric or option, no attribution.
+    EngineError
+        CUDA is asked for and absent.
     """
-    _check_options(options)
+    check_options(options, registry.METRICS, "score", ScoreError)
     infos = [registry.info(name) for name in metrics]
-    device = device_kind(runtime.device)
+    device = parallel.resolve_device(runtime.device)
     digests = _digests(attributions)
     models = [(key, rows, adapter.data_key(key)) for key, rows in _models(attributions.index)]
+    without_truth = _without_truth(
+        adapter, [key for key, _, _ in models], attributions.axes["explain"]["part"], infos
+    )
     jobs: list[_Job] = []
     for info in infos:
-        chosen = metric_options(info, options)
+        chosen = all_options(info, options)
         for key, rows, data in models:
+            if "mask" in info.needs and key in without_truth:
+                continue
             every = adapter.items(key, attributions.axes["explain"]["part"])
             items = every.named(sorted(set(rows["item_id"])))
             if info.explains:
@@ -161,7 +170,7 @@ def run_cells(
                 )  # fmt: skip
                 jobs.append(replace(job, maps=tuple(_maps(job, rows, digests))))
     tables, n_reused = _results(jobs, runtime)
-    scores = pd.concat([_score_rows(job, maps, tables[maps.shard]) for job, maps in _parts(jobs)])
+    scores = [_score_rows(job, maps, tables[maps.shard]) for job, maps in _parts(jobs)]
     curves = [
         table
         for job, maps in _parts(jobs)
@@ -169,32 +178,34 @@ def run_cells(
     ]
     shards.evict()
     return ScoreTables(
-        scores[SCORE_COLUMNS].reset_index(drop=True),
-        (pd.concat(curves) if curves else pd.DataFrame(columns=CURVE_COLUMNS))[
-            CURVE_COLUMNS
-        ].reset_index(drop=True),
-        len(tables),
-        n_reused,
+        _table(scores, SCORE_COLUMNS), _table(curves, CURVE_COLUMNS), len(tables), n_reused
     )
 
 
-def metric_options(info: MetricInfo, options: dict[str, Any]) -> dict[str, Any]:
-    """Every option of a metric: its defaults, overridden by those given, by those for it alone."""
-    given = {name: value for name, value in options.items() if name in info.options}
-    own: dict[str, Any] = options.get(info.name, {})
-    return info.options | given | own
+def _table(parts: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    table = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
+    return table[columns].reset_index(drop=True)
 
 
-def _check_options(options: dict[str, Any]) -> None:
-    shared = set[str]().union(*(info.options for info in registry.METRICS.values()))
-    for name, value in options.items():
-        if name in registry.METRICS:
-            known = registry.METRICS[name].options
-            wrong = [inner for inner in value if inner not in known]
-            if wrong:
-                raise ScoreError(unknown_option(wrong[0], known, name))
-        elif name not in shared:
-            raise ScoreError(unknown_option(name, shared | set(registry.METRICS), "score"))
+def _without_truth(
+    adapter: Explainable,
+    keys: Sequence[CellKey],
+    part: str,
+    infos: Sequence[MetricInfo],
+) -> set[CellKey]:
+    """Models whose items have no truth masks; looked up only for metrics that need them."""
+    skipped = [info.name for info in infos if "mask" in info.needs]
+    if not skipped:
+        return set()
+    without = {
+        key for key in keys if not adapter.truth_masks(key, adapter.items(key, part).select([0]))
+    }
+    if without:
+        _log.info(
+            "%s: no truth masks for %d of %d models; no scores of %s",
+            adapter.study, len(without), len(keys), ", ".join(skipped),
+        )  # fmt: skip
+    return without
 
 
 def _models(index: pd.DataFrame) -> Iterator[tuple[CellKey, pd.DataFrame]]:
@@ -310,16 +321,13 @@ def _score(job: _Job) -> dict[str, dict[str, np.ndarray]]:
     """Compute the maps of one job, store a shard for each and return them by key."""
     store = ArrayStore(job.store)
     bench = _Bench(job)
-    metric = job.metric.load()
     results: dict[str, dict[str, np.ndarray]] = {}
     for maps in job.maps:
         values, curves = [], []
         for target, rows in maps.rows:
             stacked = torch.from_numpy(np.stack([map_of(store, row) for row in rows]))
             context = bench.context(maps, target)
-            scores: Scores = metric(
-                stacked.to(bench.device), context, **job.metric.fixed, **job.options
-            )
+            scores = job.metric.compute(stacked.to(bench.device), context, **job.options)
             if scores.values.shape != (len(job.items),):
                 raise ScoreError(
                     f"{job.metric.name}: {tuple(scores.values.shape)} scores, "
@@ -366,9 +374,7 @@ class _Bench:
             self.original = adapter.load(key).to(self.device)
             self.targets = adapter.targets(key, items, self.original, self.inputs)
             self.model = prepared(self.original, self.inputs[:1])
-            with torch.no_grad():
-                outputs = self.model(self.inputs[:1])
-            self.n_classes = outputs.shape[1] if outputs.ndim == 2 else None
+            self.n_classes = adapter.n_classes(key)
         if "predict" in job.metric.needs:
             self.fill = self._baseline(job.fill, 1).mean(1).expand_as(self.inputs)
 

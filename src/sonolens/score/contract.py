@@ -116,6 +116,10 @@ class MetricInfo:
         metric: Metric = importlib.import_module(self.module).score
         return metric
 
+    def compute(self, attributions: Tensor, context: Context, **options: Any) -> Scores:
+        """Score maps (batch, *map shape) with this row's fixed options, `options` and defaults."""
+        return self.load()(attributions, context, **(self.options | options), **self.fixed)
+
 
 def flat_map(attributions: Tensor, inputs: Tensor) -> Tensor:
     """Flatten maps to (batch, cells) in float64, channels summed: a value per (freq, time) cell.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
+from sonolens.explain.options import look_up
 from sonolens.score.contract import Metric, MetricInfo, ScoreError
 
 _FAITHFULNESS = "sonolens.score.faithfulness_correlation"
@@ -73,11 +72,7 @@ METRICS: dict[str, MetricInfo] = {row.name: row for row in _ROWS}
 
 def info(name: str) -> MetricInfo:
     """Registry row of `name`. Raises ScoreError that proposes the nearest name."""
-    if name in METRICS:
-        return METRICS[name]
-    close = difflib.get_close_matches(name, METRICS, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"need one of {', '.join(METRICS)}"
-    raise ScoreError(f"metric {name!r}: unknown; {hint}")
+    return look_up(METRICS, "metric", name, ScoreError)
 
 
 def load(name: str) -> Metric:

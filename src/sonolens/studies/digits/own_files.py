@@ -153,12 +153,9 @@ class OwnFiles:
             scale=(0.0, 1.0),
             n_classes=len(self.classes),
         )
-        infos = [metrics.info(metric) for metric in METRICS]
+        maps = attribution[:, None]
         return {
-            info.name: float(
-                info.load()(attribution[:, None], context, **info.fixed, **info.options).values[0]
-            )
-            for info in infos
+            name: float(metrics.info(name).compute(maps, context).values[0]) for name in METRICS
         }
 
 
