@@ -15,7 +15,7 @@ pictures:
   - study: toy
     source: embedded
     page: plots/toy/pages/report/a.png
-    image: a.png
+    image: a.webp
     max_width: 600
     max_kilobytes: 200
 """
@@ -34,8 +34,8 @@ def root(tmp_path: Path, generator: np.random.Generator) -> Path:
 
 def test_copies_fit(root: Path) -> None:
     sizes = page_images.copy_all(root)
-    image = root / "docs" / "images" / "a.png"
-    assert sizes == {"docs/images/a.png": image.stat().st_size}
+    image = root / "docs" / "images" / "a.webp"
+    assert sizes == {"docs/images/a.webp": image.stat().st_size}
     assert image.stat().st_size <= page_images.MAX_BYTES
     with Image.open(image) as opened:
         assert opened.width <= 600

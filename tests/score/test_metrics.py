@@ -57,8 +57,7 @@ def context_of(model, inputs, classes=None, masks=None, fill=0.0, n_classes=4):
 
 
 def run(name, maps, context, **options):
-    info = registry.info(name)
-    return info.load()(maps, context, **info.fixed, **(info.options | options))
+    return registry.info(name).compute(maps, context, **options)
 
 
 def values(name, maps, context, **options):

@@ -318,12 +318,11 @@ class Helpers:
         ]
         return markdown_table(["there", "our stage", "our command", "our file"], rows)
 
-    def image(self, image: str, text: str) -> str:
-        """Markdown picture for a page in the root; a note while there is none."""
-        path = f"docs/images/{image}"
+    def image(self, image: str, text: str, folder: str = "docs/images") -> str:
+        """Markdown picture, `folder` as seen from the page; a note while there is none."""
         return (
-            f"![{text}]({path})"
-            if (self.root / path).is_file()
+            f"![{text}]({folder}/{image})"
+            if (self.root / "docs" / "images" / image).is_file()
             else f"*{text}: `make figures` copies it here.*"
         )
 
