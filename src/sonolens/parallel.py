@@ -102,11 +102,11 @@ def run(
 
     left = deque(items)
     if probe and runtime.engine == "loky":
-        spent_s, n_done = 0.0, 0
-        while left and not (n_done and _worth_workers(spent_s / n_done * len(left), runtime)):
+        spent_s: list[float] = []
+        while left and not _worth_workers(spent_s, len(left), runtime):
             started_s = time.perf_counter()
             result = _one(function, left.popleft(), runtime.threads)
-            spent_s, n_done = spent_s + time.perf_counter() - started_s, n_done + 1
+            spent_s.append(time.perf_counter() - started_s)
             yield result
     with _connected(runtime):
         with _chosen(runtime):  # left before the first result: the caller's joblib must not see it
@@ -114,7 +114,10 @@ def run(
         yield from parallel(delayed(_one)(function, item, runtime.threads) for item in left)
 
 
-def _worth_workers(remaining_s: float, runtime: Runtime) -> bool:
+def _worth_workers(spent_s: list[float], n_left: int, runtime: Runtime) -> bool:
+    if len(spent_s) < 2:  # the first item also pays for imports and says little
+        return False
+    remaining_s = sum(spent_s[1:]) / (len(spent_s) - 1) * n_left
     return remaining_s * (1 - 1 / runtime.workers) > WORKER_START_S
 
 
