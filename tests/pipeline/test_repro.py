@@ -1,102 +1,13 @@
 """The real thing: a fresh repository in the `tiny` profile, its experiments, its tracker."""
 
 import json
-import os
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+from project import level, rows, run
+
 pytestmark = pytest.mark.pipeline
-
-
-def run(root: Path, *command: str, **environment: str) -> str:
-    """Output of a command in `root` with this interpreter's programs first in PATH.
-
-    Fails with the whole output.
-    """
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("SONOLENS", "MLFLOW", "DVC"))
-    }
-    path = os.pathsep.join([str(Path(sys.executable).parent), clean["PATH"]])
-    done = subprocess.run(
-        command,
-        cwd=root,
-        env=clean | {"PATH": path} | environment,
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, (
-        f"{' '.join(command)}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
-    )
-    return done.stdout + done.stderr
-
-
-def sources() -> list[str]:
-    listed = run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
-
-
-def merge(values: dict, overrides: dict) -> dict:
-    return values | {
-        key: merge(values[key], value) if isinstance(value, dict) else value
-        for key, value in overrides.items()
-    }
-
-
-@pytest.fixture(scope="module")
-def repro(tmp_path_factory) -> Path:
-    """A repository of the project's files in the tiny profile, after `dvc repro`.
-
-    Its path has a space and an umlaut.
-    """
-    root = tmp_path_factory.mktemp("repro") / "neue Hörprobe"
-    for name in sources():
-        target = root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, target)
-    params = merge(
-        *(
-            yaml.safe_load((root / name).read_text())
-            for name in ("params.yaml", "profiles/tiny.yaml")
-        )
-    )
-    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    for command in (
-        ["git", "init", "-q", "-b", "main"], ["git", "config", "user.email", "test@example.org"],
-        ["git", "config", "user.name", "Test"], ["git", "add", "-A"],
-        ["git", "commit", "-qm", "tiny"],
-    ):  # fmt: skip
-        run(root, *command)
-    run(root, "dvc", "repro")
-    run(root, "git", "add", "-A")
-    run(root, "git", "commit", "-qm", "results")
-    return root
-
-
-def rows(root: Path) -> list[dict]:
-    """Top-level rows of the tracker, as plain dictionaries."""
-    code = """
-import json, sys, mlflow
-client = mlflow.MlflowClient("sqlite:///mlflow.db")
-found = client.search_runs([e.experiment_id for e in client.search_experiments()])
-print("ROWS" + json.dumps([dict(status=r.info.status, params=r.data.params, metrics=r.data.metrics,
-    tags=r.data.tags, artifacts=[a.path for a in client.list_artifacts(r.info.run_id)])
-    for r in found]))
-"""
-    text = run(root, sys.executable, "-c", code)
-    return json.loads(text.rsplit("ROWS", 1)[1].splitlines()[0])
-
-
-def level(found: list[dict], name: str) -> list[dict]:
-    return [row for row in found if row["tags"].get("sonolens.level") == name]
 
 
 def test_metrics_of_every_stage_are_there(repro):
