@@ -21,6 +21,7 @@ from sonolens.stages import load_params, studies
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = {
     *("prepare", "features", "train", "evaluate", "explain", "score", "report", "publish"),
+    "prepare_image",
     *("tokens", "token_train", "divergence", "influence", "intervene", "vocoder", "speak"),
 }
 # `runtime` says where and how fast, never what.

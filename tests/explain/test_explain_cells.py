@@ -4,7 +4,7 @@ import pytest
 import toys
 from sonolens import rng
 from sonolens.explain import cells, checks
-from sonolens.explain.contract import CellKey, ExplainError, Items
+from sonolens.explain.contract import CellKey, ExplainError, Items, map_of
 from sonolens.explain.shards import Shards
 from sonolens.params import Runtime
 from sonolens.store import ArrayStore
@@ -78,7 +78,7 @@ def test_maps_are_those_of_the_method(tmp_path):
     adapter = toys.ToyAdapter()
     for row in (0, 7, 20):
         items = adapter.items(KEYS[0], "test").named([store.index["item_id"][row]])
-        np.testing.assert_array_equal(cells.map_of(store, row), adapter.inputs(KEYS[0], items)[0])
+        np.testing.assert_array_equal(map_of(store, row), adapter.inputs(KEYS[0], items)[0])
 
 
 def test_bytes_do_not_depend_on_the_engine(tmp_path, eager_workers):
@@ -155,8 +155,8 @@ def test_maps_of_different_sizes_are_kept_flat(tmp_path):
     keys = [CellKey("16", "speaker", 0, 0), CellKey("24", "speaker", 0, 0)]
     run(tmp_path, adapter=adapter, keys=keys, methods=["saliency"])
     store = ArrayStore(tmp_path / "maps")
-    assert cells.map_of(store, 0).shape == (1, 16, 16)
-    assert cells.map_of(store, len(store) - 1).shape == (1, 24, 24)
+    assert map_of(store, 0).shape == (1, 16, 16)
+    assert map_of(store, len(store) - 1).shape == (1, 24, 24)
 
 
 def test_a_loud_baseline_and_wrong_names_are_refused(tmp_path):

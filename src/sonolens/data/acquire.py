@@ -350,7 +350,11 @@ def _check_layout(source: str, info: CorpusInfo | None, folder: Path, partial: b
     if info is None:
         return
     try:
-        registry.load(source).recordings(folder, task=info.tasks[0], partial=partial)
+        corpus = registry.load(source)
+        if info.modality == "image":
+            corpus.pictures(folder, partial=partial)
+        else:
+            corpus.recordings(folder, task=info.tasks[0], partial=partial)
     except CorpusError as error:
         raise AcquireError(f"{source}: not what it should be: {error}") from error
 

@@ -100,7 +100,7 @@ def build(
     items = sorted(
         ((item_id(recording), recording) for recording in recordings), key=lambda pair: pair[0]
     )
-    _check_names([name for name, _ in items])
+    check_names([name for name, _ in items])
     rows: list[dict[str, Any]] = []
     digest = ContentDigest()
     with write_store(audio_folder, axes(sample_rate), ragged=True) as writer:
@@ -151,7 +151,8 @@ def axes(sample_rate: int) -> dict[str, Any]:
     }
 
 
-def _check_names(names: list[str]) -> None:
+def check_names(names: list[str]) -> None:
+    """Raise ManifestError if there are none, or two are equal."""
     if not names:
         raise ManifestError("no recordings, need at least one; see `sonolens data list`")
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
@@ -243,10 +244,10 @@ def report(manifest: pd.DataFrame) -> dict[str, Any]:
         "n_person": int(kept["person_id"].nunique()),
         "n_item": len(kept),
         "n_skipped": len(skipped),
-        "skipped": _counts(skipped["reason"].str.split(r"[:(]", regex=True).str[0].str.strip()),
-        "n_by_label": _counts(kept["label"]),
-        "n_by_corpus": _counts(kept["corpus"]),
-        "n_by_sample_rate_native": _counts(kept["sample_rate_native"]),
+        "skipped": counts(skipped["reason"].str.split(r"[:(]", regex=True).str[0].str.strip()),
+        "n_by_label": counts(kept["label"]),
+        "n_by_corpus": counts(kept["corpus"]),
+        "n_by_sample_rate_native": counts(kept["sample_rate_native"]),
         "duration_s": {
             "total": float(kept["duration_s"].sum()),
             "min": float(kept["duration_s"].min()),
@@ -260,5 +261,6 @@ def report(manifest: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _counts(values: pd.Series) -> dict[str, int]:
+def counts(values: pd.Series) -> dict[str, int]:
+    """Rows by value, ready for JSON."""
     return {str(name): int(count) for name, count in values.value_counts().sort_index().items()}

@@ -110,6 +110,28 @@ def leaky_folds(manifest: pd.DataFrame, n_folds: int, seed: int) -> list[Fold]:
     return _rotate(table, blocks, n_folds)
 
 
+def held_out_fold(manifest: pd.DataFrame, is_test: pd.Series, seed: int) -> Fold:
+    """The one fold of a corpus with an official test part; 15 % of the other items validate.
+
+    Parameters
+    ----------
+    manifest
+        As for `grouped_folds`.
+    is_test
+        Boolean, by row of the manifest.
+    seed
+        Draws the validation items, by class.
+
+    Raises
+    ------
+    SplitError
+        If a class has fewer than two training items.
+    """
+    table = _kept(manifest.assign(_is_test=is_test))
+    keys = _keys(table["item_id"], seed, "val")
+    return _with_val_items(table, table["_is_test"].to_numpy(bool), keys)
+
+
 def published_folds(manifest: pd.DataFrame, blocks: Sequence[PersonBlocks]) -> list[Fold]:
     """Folds of a publication.
 

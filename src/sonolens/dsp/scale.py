@@ -1,6 +1,6 @@
-"""The scale that maps and baselines of the classifiers live on.
+"""The scales that maps and baselines of the classifiers live on.
 
-(dB + 80) / 80 in [0, 1]; 0 is silence.
+Sound: (dB + 80) / 80 in [0, 1], 0 is silence. Pictures: grey in [0, 1], 0 is black.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 RANGE_DB = 80.0
 Reference = Literal["clip_max", "full_scale"]
 SCALE = {"unit": "(dB + 80) / 80", "min": 0.0, "max": 1.0, "range_db": RANGE_DB, "silence": 0.0}
+GREY_SCALE = {"unit": "grey level", "min": 0.0, "max": 1.0, "black": 0.0}
 
 
 def power_to_unit(power: Tensor, reference: Reference = "clip_max") -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from sonolens import rng
 from sonolens.explain.contract import ExplainError
 
-KINDS = ("silence", "legacy_zero", "noise_floor", "train_mean")
+KINDS = ("silence", "legacy_zero", "noise_floor", "train_mean", "black")
 LEGACY = "legacy_zero"
 MAX_LOUDER_SHARE = 0.95
 FLOOR_QUANTILE = 0.10
@@ -65,6 +65,8 @@ def make(
     """
     if kind == "silence":
         return silence(inputs, axes)
+    if kind == "black":
+        return black(inputs, axes)
     if kind == LEGACY:
         return legacy_zero(inputs, axes)
     if kind == "noise_floor":
@@ -84,12 +86,18 @@ def make(
 
 
 def silence(inputs: Tensor, axes: dict[str, Any]) -> Tensor:
-    """Lowest value of the scale everywhere, shape (1, 1, *shape)."""
-    return _constant(inputs, _scale(axes, "min"))
+    """Silence everywhere, the lowest value of a scale of levels, shape (1, 1, *shape)."""
+    return _constant(inputs, _scale(axes, "silence"))
+
+
+def black(inputs: Tensor, axes: dict[str, Any]) -> Tensor:
+    """Black everywhere, the lowest value of a scale of grey, shape (1, 1, *shape)."""
+    return _constant(inputs, _scale(axes, "black"))
 
 
 def legacy_zero(inputs: Tensor, axes: dict[str, Any]) -> Tensor:
     """0 dB everywhere, shape (1, 1, *shape): the loudest value, once used as if it were silence."""
+    _scale(axes, "silence")  # 0 dB is a level; a picture has none
     return _constant(inputs, _scale(axes, "max"))
 
 
@@ -116,12 +124,12 @@ def noise_floor(
 def loudness(inputs: Tensor, baseline: Tensor, axes: dict[str, Any]) -> tuple[int, int]:
     """(cells with sound where the mean baseline is louder than the input, cells with sound).
 
-    A cell has sound when it lies above the lowest value of the scale. (0, 0) where the axes name no
-    scale: a waveform or a grey picture has no order of loudness.
+    A cell has sound when it lies above silence. (0, 0) where the scale has none: a waveform or a
+    grey picture has no order of loudness.
     """
-    if "min" not in axes.get("scale", {}):
+    if "silence" not in axes.get("scale", {}):
         return 0, 0
-    sounding = inputs > _scale(axes, "min")
+    sounding = inputs > _scale(axes, "silence")
     louder = baseline.to(inputs).mean(1) > inputs
     return int((louder & sounding).sum()), int(sounding.sum())
 

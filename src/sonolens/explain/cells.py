@@ -7,7 +7,7 @@ the number of workers or on where an earlier run was broken off.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -33,7 +33,7 @@ from sonolens.explain.prepare import prepared
 from sonolens.explain.shards import Shards
 from sonolens.params import Runtime
 from sonolens.sources import code_key, content_key
-from sonolens.store import ArrayStore, batches, write_store
+from sonolens.store import batches, write_store
 
 NO_BASELINE = "none"
 ENGINE_OPTIONS = {"chunk_size": 32, "n_baseline_draws": 8}
@@ -74,7 +74,7 @@ def run_cells(
     keys: Sequence[CellKey],
     *,
     methods: Sequence[str],
-    baselines: Sequence[str],
+    baselines: Sequence[str] | Mapping[str, Sequence[str]],
     options: dict[str, Any],
     n_items: int,
     part: str,
@@ -92,7 +92,8 @@ def run_cells(
     keys
         Models, in the order of the result.
     methods, baselines
-        Names; methods without a baseline run once, with baseline ``none``.
+        Names, baselines by cell where cells differ in them; methods without a baseline run once,
+        with baseline ``none``.
     options
         Options of the methods by name (``n_steps``), of one method as ``{method: {name: value}}``,
         and of the engine: ``chunk_size`` (items per block, and evaluations per call of a method
@@ -109,9 +110,9 @@ def run_cells(
         Where finished blocks are kept.
     out
         Folder of the new ArrayStore; values float32, index as in docs ("Attributions"). Maps of
-        different shapes are stored flat, see `map_of`. axes.json: ``cells`` (axes by cell),
-        ``map_axes`` (by method, where they differ from the input's) and ``explain`` (what the score
-        stage needs to explain anew).
+        different shapes are stored flat, see `contract.map_of`. axes.json: ``cells`` (axes by
+        cell), ``map_axes`` (by method, where they differ from the input's) and ``explain`` (what
+        the score stage needs to explain anew).
 
     Raises
     ------
@@ -133,7 +134,8 @@ def run_cells(
         if not len(items):
             raise ExplainError(f"{key.name}: part {part!r} has no item; need at least one")
         for info in infos:
-            for kind in baselines if info.needs_baseline else [NO_BASELINE]:
+            kinds = baselines[key.cell] if isinstance(baselines, Mapping) else baselines
+            for kind in kinds if info.needs_baseline else [NO_BASELINE]:
                 for block in batches(len(items), settings["chunk_size"]):
                     some = items.select(block)
                     job_options = {"method": per_method[info.name], "engine": settings}
@@ -217,14 +219,6 @@ def select_items(items: Items, n: int, seed: int) -> Items:
         n_class[classes[chosen]] += 1
         n_pair[pairs[chosen]] += 1
     return items.select(np.flatnonzero(taken).tolist())
-
-
-def map_of(store: ArrayStore, row: int) -> np.ndarray:
-    """Map of index row `row` in its own shape, whether the store is flat or not."""
-    if not store.ragged:
-        return store[row]
-    shape = store.index["shape"].iloc[row]
-    return store[row].reshape([int(size) for size in shape.split("x")])
 
 
 def item_seeds(seed: int, items: Items) -> list[int]:

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sonolens.store import ArrayStore
+
 Target = Callable[[Tensor, Tensor], Tensor]
 """target(outputs, rows) -> (len(rows),); `rows` int64: which item each output row belongs to."""
 
@@ -340,3 +342,11 @@ def grouped(values: Tensor, segments: Tensor | None) -> Tensor:
 def seed_array(seeds: Sequence[int]) -> Tensor:
     """Item seeds as the int64 tensor the contract asks for."""
     return torch.from_numpy(np.asarray(seeds, dtype=np.int64))
+
+
+def map_of(store: ArrayStore, row: int) -> np.ndarray:
+    """Map of index row `row` in its own shape, whether the store is flat or not."""
+    if not store.ragged:
+        return store[row]
+    shape = store.index["shape"].iloc[row]
+    return store[row].reshape([int(size) for size in shape.split("x")])

@@ -278,17 +278,14 @@ class Helpers:
         revision = (record["revision"] or "no commit")[:10] + (
             " with changed code" if record["dirty"] else ""
         )
-        raw = next(
-            (
-                f"`{path}` {md5}"
-                for path, md5 in record["data"].items()
-                if path.startswith("data/raw/")
-            ),
-            "none",
+        raw = ", ".join(
+            f"`{path}` {md5}"
+            for path, md5 in record["data"].items()
+            if path.startswith("data/raw/")
         )
         return (
-            f"`{name}`: `{record['command']}`; source `{record['source']}`; "
-            f"revision {revision}; data {raw}; torch {versions['torch']}, "
+            f"`{name}`: `{record['command']}`; {_sources(record)}; "
+            f"revision {revision}; data {raw or 'none'}; torch {versions['torch']}, "
             f"Python {versions['python']}; {where}. "
             f"File: `{RESULTS}/{study}/{name}.json`."
         )
@@ -384,6 +381,16 @@ def _cell(row: dict[str, Any], column: str, digits: int) -> str:
     if value is None:
         return EMPTY
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+
+def _sources(record: dict[str, Any]) -> str:
+    """`source `fsdd`, `mnist``: of every modality."""
+    names = [
+        f"`{value}`"
+        for key, value in record["params"].items()
+        if key.count(".") == 1 and key.endswith("source")
+    ]
+    return "source " + ", ".join(names)
 
 
 def _plain(value: Any) -> str:

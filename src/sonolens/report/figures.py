@@ -1,6 +1,6 @@
 """Pictures of results.
 
-Axes in Hz and s, signed maps on symmetric colour scales, units on every bar.
+Axes in Hz and s or in pixels, signed maps on symmetric colour scales, units on every bar.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sonolens.store import whole
 
 DPI = 110
 REFERENCES = {"clip_max": "loudest cell", "full_scale": "full scale"}
-SIGNED_MAP, POWER_MAP = "RdBu_r", "magma"
+SIGNED_MAP, POWER_MAP, GREY_MAP = "RdBu_r", "magma", "gray"
 TICKS_HZ = np.array([100, 250, 500, 1000, 2000, 4000, 8000, 16000])
 MIN_TICK_GAP = 0.07  # share of the axis
 
@@ -33,10 +33,11 @@ MIN_TICK_GAP = 0.07  # share of the axis
 class Grid:
     """Examples by method.
 
-    axes      frequencies_hz, times_s and scale, as in axes.json
-    inputs    (n_items, freq, time) on that scale
-    maps      by label: signed attributions (n_items, freq, time)
-    masks     truth (n_items, freq, time) or None
+    axes      as in axes.json: scale, with frequencies_hz and times_s of sound, or rows and columns
+              of a picture
+    inputs    (n_items, freq, time) or (n_items, row, column) on that scale
+    maps      by label: signed attributions of that shape
+    masks     truth of that shape or None
     titles    one per item
     """
 
@@ -70,41 +71,60 @@ def draw_map(
     signed: bool,
     limit: float | None = None,
 ) -> mpl.collections.QuadMesh:
-    """Time-frequency map (freq, time), rows evenly spaced and labelled by their frequency in Hz.
+    """Map of a sound (freq, time), or of a picture (row, column) with row 0 on top.
 
-    A signed map has a symmetric colour scale at `limit` (default: the 99 % quantile of its size),
-    so white is zero.
+    Bands are evenly spaced and labelled by their frequency in Hz. A signed map has a symmetric
+    colour scale at `limit` (default: the 99 % quantile of its size), so white is zero.
     """
-    frequencies_hz, times_s = np.array(axes["frequencies_hz"]), np.array(axes["times_s"])
-    step_s = times_s[1] - times_s[0]
-    columns = np.append(times_s, times_s[-1] + step_s) - step_s / 2
-    rows = np.arange(len(frequencies_hz) + 1) - 0.5
+    columns: np.ndarray
+    rows: np.ndarray
+    if is_picture(axes):
+        columns, rows = np.arange(values.shape[1] + 1) - 0.5, np.arange(values.shape[0] + 1) - 0.5
+        colours, low, high, shown = GREY_MAP, axes["scale"]["min"], axes["scale"]["max"], values
+    else:
+        times_s, scale = np.array(axes["times_s"]), axes["scale"]
+        step_s = times_s[1] - times_s[0]
+        columns = np.append(times_s, times_s[-1] + step_s) - step_s / 2
+        rows = np.arange(len(axes["frequencies_hz"]) + 1) - 0.5
+        colours, low, high = POWER_MAP, -scale["range_db"], 0
+        shown = values * scale["range_db"] - scale["range_db"]
     if signed:
         limit = limit if limit is not None else float(np.quantile(np.abs(values), 0.99)) or 1.0
-        mesh = ax.pcolormesh(
-            columns, rows, values, cmap=SIGNED_MAP, vmin=-limit, vmax=limit, rasterized=True
-        )
+        colours, low, high, shown = SIGNED_MAP, -limit, limit, values
+    mesh = ax.pcolormesh(columns, rows, shown, cmap=colours, vmin=low, vmax=high, rasterized=True)
+    if is_picture(axes):
+        ax.invert_yaxis()
+        ax.set_aspect("equal")
     else:
-        scale = axes["scale"]
-        decibel = values * scale["range_db"] - scale["range_db"]
-        mesh = ax.pcolormesh(
-            columns, rows, decibel, cmap=POWER_MAP, vmin=-scale["range_db"], vmax=0, rasterized=True
-        )
+        _label_bands(ax, np.array(axes["frequencies_hz"]))
+    return mesh
+
+
+def is_picture(axes: dict[str, Any]) -> bool:
+    """Whether axes.json describes a picture rather than a sound."""
+    return "rows" in axes
+
+
+def _label_bands(ax: plt.Axes, frequencies_hz: np.ndarray) -> None:
     ticks_hz = TICKS_HZ[(frequencies_hz[0] <= TICKS_HZ) & (frequencies_hz[-1] >= TICKS_HZ)]
     at = np.interp(ticks_hz, frequencies_hz, np.arange(len(frequencies_hz)))
     shown = np.diff(at, prepend=-np.inf) > MIN_TICK_GAP * len(frequencies_hz)
     ax.set_yticks(at[shown], [str(tick) for tick in ticks_hz[shown]])
-    return mesh
 
 
 def attribution_grid(grid: Grid, path: Path) -> None:
     """Input and signed maps, a row per item; the truth is outlined where there is one."""
     n_items, labels = len(grid.inputs), list(grid.maps)
     height = 1.75 * n_items + 0.8
+    if is_picture(grid.axes):
+        x_label, y_label, level = "column (pixels)", "row (pixels)", grid.axes["scale"]["unit"]
+    else:
+        x_label, y_label = "time (s)", "frequency (Hz)"
+        level = f"level (dB re {REFERENCES[grid.axes.get('reference', 'clip_max')]})"
     with _figure(path, n_items, len(labels) + 1, 2.3 * (len(labels) + 1) + 0.6, height) as axes:
         for row in range(n_items):
             mesh = draw_map(axes[row, 0], grid.inputs[row], grid.axes, signed=False)
-            axes[row, 0].set_ylabel("frequency (Hz)")
+            axes[row, 0].set_ylabel(y_label)
             axes[row, 0].set_title(grid.titles[row], fontsize=8)
             for column, label in enumerate(labels, start=1):
                 ax, values = axes[row, column], grid.maps[label][row]
@@ -122,14 +142,14 @@ def attribution_grid(grid: Grid, path: Path) -> None:
         for ax in axes[:-1].flat:
             ax.set_xticklabels([])
         for ax in axes[-1]:
-            ax.set_xlabel("time (s)")
+            ax.set_xlabel(x_label)
         figure = axes[0, 0].figure
         figure.colorbar(
             mesh,
             ax=axes[:, 0],
             location="left",
             shrink=min(1, 3.5 / height),
-            label=f"level (dB re {REFERENCES[grid.axes.get('reference', 'clip_max')]})",
+            label=level,
             pad=0.02,
         )
         figure.colorbar(

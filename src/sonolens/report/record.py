@@ -127,16 +127,26 @@ def table(path: Path, source: str) -> list[dict[str, Any]]:
 def data_digests(root: Path, study: str) -> dict[str, str]:
     """MD5 of the raw data and of the prepared items, by path, from dvc.lock."""
     lock = root / "dvc.lock"
-    stage = load_yaml(lock)["stages"].get(f"{study}-prepare", {}) if lock.is_file() else {}
-    raw = [entry for entry in stage.get("deps", []) if entry["path"].startswith("data/raw/")]
-    return {
-        entry["path"]: entry["md5"] for entry in [*raw, *stage.get("outs", [])] if "md5" in entry
-    }
+    stages = load_yaml(lock)["stages"] if lock.is_file() else {}
+    found: dict[str, str] = {}
+    for name, stage in stages.items():
+        if not name.startswith(f"{study}-prepare"):
+            continue
+        raw = [entry for entry in stage.get("deps", []) if entry["path"].startswith("data/raw/")]
+        found |= {
+            entry["path"]: entry["md5"]
+            for entry in [*raw, *stage.get("outs", [])]
+            if "md5" in entry
+        }
+    return found
 
 
 def revision(root: Path) -> dict[str, Any]:
-    """Commit, and whether the code differs from it."""
-    commit = _output(["git", "-C", str(root), "rev-parse", "HEAD"])
+    """The last commit that changed the code, and whether the code differs from it.
+
+    Later commits may have brought recordings in, which `data` in the record names by their MD5.
+    """
+    commit = _output(["git", "-C", str(root), "log", "-1", "--format=%H", "--", *CODE_PATHS])
     changed = _output(["git", "-C", str(root), "status", "--porcelain", "--", *CODE_PATHS])
     return {"revision": commit or None, "dirty": bool(changed)}
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +27,6 @@ from sonolens.explain.cells import (
     NO_BASELINE,
     code_of,
     item_seeds,
-    map_of,
     select_items,
 )
 from sonolens.explain.contract import (
@@ -36,6 +35,7 @@ from sonolens.explain.contract import (
     Items,
     Target,
     evaluate,
+    map_of,
     seed_array,
 )
 from sonolens.explain.options import all_options, check_options
@@ -105,7 +105,7 @@ def run_cells(
     seed: int,
     runtime: Runtime,
     shards: Shards,
-    fill: str = "silence",
+    fill: str | Mapping[str, str] = "silence",
 ) -> ScoreTables:
     """Scores of every map.
 
@@ -130,7 +130,7 @@ def run_cells(
     shards
         Where finished blocks are kept.
     fill
-        Baseline that stands for a removed cell.
+        Baseline that stands for a removed cell; by cell where they differ in it.
 
     Returns
     -------
@@ -165,7 +165,8 @@ def run_cells(
                 items = select_items(items, n_items_costly, seed)
             for block in batches(len(items), attributions.axes["explain"]["engine"]["chunk_size"]):
                 job = _Job(
-                    adapter, key, info, chosen, items.select(block), (), attributions.folder, fill,
+                    adapter, key, info, chosen, items.select(block), (), attributions.folder,
+                    fill if isinstance(fill, str) else fill[key.cell],
                     attributions.axes["explain"], seed, device, shards, data,
                 )  # fmt: skip
                 jobs.append(replace(job, maps=tuple(_maps(job, rows, digests))))

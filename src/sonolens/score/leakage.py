@@ -15,6 +15,9 @@ import pandas as pd
 from sonolens import rng
 from sonolens.stats import Interval, person_bootstrap
 
+METADATA = (
+    "duration_s", "sample_rate_native", "n_channels_native", "height_native", "width_native",
+)  # fmt: skip
 RowFold = tuple[np.ndarray, np.ndarray]
 """Row numbers of the training and of the test part."""
 
@@ -28,12 +31,23 @@ def summary_features(maps: np.ndarray) -> np.ndarray:
     return np.concatenate([flat.mean(2), flat.std(2)], axis=1).astype(np.float64)
 
 
-def metadata_features(manifest: pd.DataFrame) -> np.ndarray:
-    """What is known without listening, shape=(n, n_columns).
+def pooled_features(maps: np.ndarray, size: int = 8) -> np.ndarray:
+    """Means of `size` x `size` equal parts of pictures.
 
-    Duration, native rate and channels, corpus.
+    Shape (n, channel, height, width), both a multiple of `size` -> (n, channel * size * size).
     """
-    numbers = manifest[["duration_s", "sample_rate_native", "n_channels_native"]].to_numpy(float)
+    n_items, n_channels, height, width = maps.shape
+    parts = maps.reshape(n_items, n_channels, size, height // size, size, width // size)
+    means: np.ndarray = parts.mean((3, 5), dtype=np.float64)
+    return means.reshape(n_items, -1)
+
+
+def metadata_features(manifest: pd.DataFrame) -> np.ndarray:
+    """What is known without listening or looking, shape=(n, n_columns).
+
+    Those of METADATA that the manifest has, and the corpus.
+    """
+    numbers = manifest[[name for name in METADATA if name in manifest]].to_numpy(float)
     corpus = pd.get_dummies(manifest["corpus"]).to_numpy(float)
     return np.concatenate([numbers, corpus], axis=1)
 

@@ -1,6 +1,7 @@
 """What every corpus module offers.
 
-One corpus is one module with `INFO` and `recordings(folder, …)`; nothing is decoded there.
+One corpus is one module with `INFO` and `recordings(folder, …)`, where nothing is decoded, or, for
+pictures, `pictures(folder, …)`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from sonolens.data.audio import Audio, read_audio
 
@@ -35,7 +38,9 @@ class CorpusInfo:
     """Card of a corpus: what it is, under which licence, whom to cite, where to get it.
 
     n_recordings and content_sha256 are those of the complete corpus, the latter as
-    `listing.content_sha256` computes it; None where they are not known.
+    `listing.content_sha256` computes it; None where they are not known. `has_persons`: the corpus
+    says who made each item; `official_split`: its publisher fixed one test part. `modality`: an
+    audio corpus has `recordings`, one of pictures `pictures`.
     """
 
     name: str
@@ -47,6 +52,9 @@ class CorpusInfo:
     tasks: tuple[str, ...] = ("digit",)
     n_recordings: int | None = None
     content_sha256: str | None = None
+    modality: Literal["audio", "image"] = "audio"
+    has_persons: bool = True
+    official_split: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,25 @@ class Recording:
     path: str
     licence: str
     read: Callable[[], Audio]
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One grey picture; pixels uint8, shape=(height, width), 0 is black.
+
+    `path`: file it lies in, relative to the corpus folder, POSIX; empty for an embedded corpus.
+    """
+
+    picture_id: str
+    person_id: str
+    session_id: str
+    corpus: str
+    label: str
+    class_index: int
+    path: str
+    licence: str
+    pixels: np.ndarray
     extra: dict[str, Any] = field(default_factory=dict)
 
 

@@ -19,11 +19,11 @@ from sonolens.explain.contract import CellKey, Items, Target
 from sonolens.intervene import spectral
 from sonolens.models import checkpoint
 from sonolens.store import ArrayStore
+from sonolens.studies.digits.cells import AUDIO, IMAGE, modality_of, size_of
 from sonolens.studies.digits.datasets import (
     FEATURES,
     PREPARE,
     Dataset,
-    cell_size,
     model_path,
     parse_key,
 )
@@ -50,7 +50,7 @@ class DigitsAdapter:
         if key.variant == UNTRAINED:
             fresh = initial(
                 self.params,
-                len(self.data.classes),
+                len(self.data.items(key.cell).classes),
                 rng.seed_for(self.seed, key.model_seed, UNTRAINED),
             )
             fresh.standardise.load_state_dict(model.get_submodule("standardise").state_dict())
@@ -58,8 +58,8 @@ class DigitsAdapter:
         return model.eval().requires_grad_(False)
 
     def items(self, key: CellKey, part: str) -> Items:
-        ids = self.data.ids(key.protocol, key.fold, part)
-        rows = self.data.manifest.loc[list(ids)]
+        ids = self.data.ids(key.cell, key.protocol, key.fold, part)
+        rows = self.data.items(key.cell).manifest.loc[list(ids)]
         return Items(
             ids, tuple(rows["person_id"]), tuple(int(index) for index in rows["class_index"])
         )
@@ -83,13 +83,14 @@ class DigitsAdapter:
         )
 
     def truth_masks(self, key: CellKey, items: Items) -> dict[str, Tensor]:
-        if not self.data.truth:
+        truth = self.data.items(key.cell).truth
+        if not truth:
             return {}
         axes, store = self.axes(key), self.data.features(key.cell)
         frequencies_hz, times_s = np.array(axes["frequencies_hz"]), np.array(axes["times_s"])
         offsets_s = store.index["offset_s"].to_numpy()[store.rows(items.ids)]
         masks = [
-            mask_from_tracks(self.data.truth[item_id], frequencies_hz, times_s, offset_s)
+            mask_from_tracks(truth[item_id], frequencies_hz, times_s, offset_s)
             for item_id, offset_s in zip(items.ids, offsets_s, strict=True)
         ]
         return {"cues": torch.from_numpy(np.stack(masks)).unsqueeze(1)}
@@ -97,18 +98,23 @@ class DigitsAdapter:
     def edit(self, key: CellKey, inputs: Tensor, mask: Tensor, fill: Tensor) -> Tensor:
         return inputs + mask * (fill - inputs)
 
-    def listen(self, key: CellKey, item_id: str, mask: Tensor) -> np.ndarray:
+    def listen(self, key: CellKey, item_id: str, mask: Tensor) -> np.ndarray | None:
         """The recording with only the cells of `mask`, as a waveform in the cell's window.
 
-        `mask` has shape (n_mels, n_frames).
+        `mask` has shape (n_mels, n_frames). None for a picture.
         """
-        mel = front_end(self.params, cell_size(key.cell))
+        if modality_of(key.cell) == IMAGE:
+            return None
+        mel = front_end(self.params, size_of(key.cell))
         return spectral.keep(self.window(key, item_id), mask, mel)
 
     def window(self, key: CellKey, item_id: str) -> np.ndarray:
         """The waveform that the cell's features were made of, shape=(n_samples,)."""
-        mel = front_end(self.params, cell_size(key.cell))
-        store, audio = self.data.features(key.cell), ArrayStore(self.root / PREPARE / "audio")
+        mel = front_end(self.params, size_of(key.cell))
+        store, audio = (
+            self.data.features(key.cell),
+            ArrayStore(self.root / PREPARE[AUDIO] / "audio"),
+        )
         offset = round(store.index["offset_s"].iloc[store.rows([item_id])[0]] * mel.sample_rate)
         waveform = audio[audio.rows([item_id])[0]]
         window = np.zeros(mel.n_samples, np.float32)
@@ -120,17 +126,15 @@ class DigitsAdapter:
         return self.data.features(key.cell).axes
 
     def n_classes(self, key: CellKey) -> int:
-        return len(self.data.classes)
+        return len(self.data.items(key.cell).classes)
 
     def code_modules(self) -> tuple[str, ...]:
         return (__name__,)
 
     def data_key(self, key: CellKey) -> str:
-        paths = (
-            model_path(self._trained(key)),
-            f"{FEATURES}/{key.cell}",
-            f"{PREPARE}/truth.parquet",
-        )
+        paths = [model_path(self._trained(key)), f"{FEATURES}/{key.cell}"]
+        if modality_of(key.cell) == AUDIO:
+            paths.append(f"{PREPARE[AUDIO]}/truth.parquet")
         return sources.content_key(files=[sources.file_digest(self.root / path) for path in paths])
 
     def _trained(self, key: CellKey) -> CellKey:
@@ -144,10 +148,9 @@ class DigitsAdapter:
 def registrable(root: Path, name: str) -> tuple[Callable[[], nn.Module], np.ndarray]:
     """Loader and an example input of the checkpoint `name`, for the model registry.
 
-    The example has shape (1, 1, n_mels, n_frames).
+    The example has shape (1, 1, n_mels, n_frames) or (1, 1, height, width).
     """
     path = root / model_path(parse_key(name))
     _, description = checkpoint.load(path)
-    front_end = description["front_end"]
-    example = np.zeros((1, 1, front_end["n_mels"], front_end["n_frames"]), np.float32)
+    example = np.zeros((1, *description["input_shape"]), np.float32)
     return lambda: checkpoint.load(path)[0], example

@@ -24,7 +24,7 @@ def explain(
         "explanations"
     ),
     checkpoint: Annotated[
-        Path | None, typer.Option(help="default: the model of the first speaker fold")
+        Path | None, typer.Option(help="default: the model of the first fold")
     ] = None,
     method: Annotated[list[str], typer.Option(help="repeat for several")] = [  # noqa: B006
         "integrated_gradients"

@@ -7,18 +7,24 @@ from typing import Any
 import pandas as pd
 
 from sonolens.params import StageParams
-from sonolens.studies.digits.datasets import cell_name
+from sonolens.studies.digits.cells import cell_names
 from sonolens.studies.digits.params import Params
 
 
 def headline_cell(params: StageParams[Params]) -> str:
-    """The first resolution."""
-    return cell_name(params.study.features.sizes[0])
+    """The first cell: the first size of the sounds."""
+    return cell_names(params.study)[0]
 
 
-def headline(params: StageParams[Params], table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the trained models of the first cell in the speaker protocol."""
-    wanted = {"cell": headline_cell(params), "protocol": "speaker", "variant": "trained"}
+def headline(
+    params: StageParams[Params], table: pd.DataFrame, cell: str | None = None
+) -> pd.DataFrame:
+    """Rows of the trained models of a cell, by default the first, in the person protocol."""
+    wanted = {
+        "cell": cell or headline_cell(params),
+        "protocol": "person",
+        "variant": "trained",
+    }
     return table[(table[list(wanted)] == pd.Series(wanted)).all(axis=1)]
 
 

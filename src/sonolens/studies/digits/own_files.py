@@ -44,6 +44,11 @@ class OwnFiles:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.model, self.description = checkpoint.load(request.checkpoint)
+        if "front_end" not in self.description:
+            raise NoCheckpoint(
+                f"{request.checkpoint}: a network for {self.description.get('modality')}s, need "
+                "one for sounds; give another --checkpoint"
+            )
         self.front_end = LogMel(**self.description["front_end"])
         self.classes: list[str] = self.description["classes"]
 
@@ -160,11 +165,13 @@ class OwnFiles:
 
 
 def default_checkpoint(root: Path) -> Path:
-    """The trained model of the first speaker fold.
+    """The trained model of the first fold, for sounds.
 
     Raises FileNotFoundError with the command that makes one.
     """
-    found = sorted((root / "models/digits/train").glob("*_speaker_fold0_*_trained.safetensors"))
+    found = sorted(
+        (root / "models/digits/train").glob("audio-*_person_fold0_*_trained.safetensors")
+    )
     if not found:
         raise NoCheckpoint(
             "models/digits/train: no checkpoint; run `dvc repro digits-train`, or give --checkpoint"

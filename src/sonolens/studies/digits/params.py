@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from sonolens.data.corpora import registry
 from sonolens.params import Section
 
-Protocol = Literal["speaker", "leaky"]
+Protocol = Literal["person", "leaky"]
 TrainedVariant = Literal["trained", "permuted"]
 Variant = Literal["trained", "permuted", "random_weights"]
 Positive = Annotated[int, Field(ge=1)]
@@ -38,10 +39,27 @@ class Prepare(Section):
     formant_words: FormantWords
 
 
-class Features(Section):
-    """The log-mel front end; one store per size."""
+class PrepareImage(Section):
+    """Which pictures are taken, and how they are split."""
 
-    sizes: list[Annotated[int, Field(ge=16)]] = Field(min_length=1)
+    partial: bool
+    n_folds: int = Field(ge=3)
+
+
+Sizes = list[Annotated[int, Field(ge=16)]]
+
+
+class CellSizes(Section):
+    """Sizes of the cells of each modality; none leaves it out."""
+
+    audio: Sizes
+    image: Sizes
+
+
+class Features(Section):
+    """The log-mel front end and the size of pictures; one store per cell."""
+
+    sizes: CellSizes
     duration_s: float = Field(gt=0)
     placement: Literal["start", "centre", "random"]
     n_fft: int = Field(ge=32)
@@ -88,11 +106,18 @@ class Evaluate(Section):
     n_permutations: Positive
 
 
+class Baselines(Section):
+    """What inputs of each modality are compared with."""
+
+    audio: list[str] = Field(min_length=1)
+    image: list[str] = Field(min_length=1)
+
+
 class Explain(Section):
     """Which models are explained, by what and on how many items."""
 
     methods: list[str] = Field(min_length=1)
-    baselines: list[str] = Field(min_length=1)
+    baselines: Baselines
     variants: list[Variant] = Field(min_length=1)
     protocols: list[Protocol] = Field(min_length=1)
     n_items: Positive
@@ -122,7 +147,9 @@ class Params(Section):
     """All of `digits`."""
 
     source: str
+    image_source: str
     prepare: Prepare
+    prepare_image: PrepareImage
     features: Features
     train: Train
     evaluate: Evaluate
@@ -132,6 +159,16 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Params:
+        for key, modality in (("source", "audio"), ("image_source", "image")):
+            name = getattr(self, key)
+            info = registry.info(name)
+            if (info.modality if info else "audio") != modality:
+                raise ValueError(
+                    f"{key}: {name!r} is no corpus of the modality {modality}; need one of "
+                    f"{', '.join(registry.names(modality))}"
+                )
+        if not (self.features.sizes.audio or self.features.sizes.image):
+            raise ValueError("features.sizes: no size for audio nor image, need at least one")
         if self.features.f_max > self.prepare.sample_rate / 2:
             raise ValueError(
                 f"features.f_max {self.features.f_max} Hz lies above half of prepare.sample_rate "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from sonolens.explain.contract import Items
+from sonolens.explain.contract import Items, map_of
 from sonolens.params import StageParams
 from sonolens.report.figures import Grid
 from sonolens.score.tables import method_label
@@ -27,7 +27,7 @@ def grids(
         ["cell", "protocol", "fold", "model_seed", "variant"], sort=True
     ):
         key = parse_key("{}_{}_fold{}_seed{}_{}".format(*columns))
-        if key.fold or key.protocol != "speaker":
+        if key.fold or key.protocol != "person":
             continue
         items = adapter.items(key, "test")
         items = items.select(
@@ -43,7 +43,7 @@ def grids(
             inputs=adapter.inputs(key, items)[:, 0].numpy(),
             maps=_maps(store, rows, items.ids),
             masks=None if masks is None else masks[:, 0].numpy(),
-            titles=[_title(adapter, answers, item_id) for item_id in items.ids],
+            titles=[_title(adapter, key.cell, answers, item_id) for item_id in items.ids],
         )
     return result
 
@@ -55,7 +55,7 @@ def _maps(
     for (method, baseline), group in rows.groupby(["method", "baseline"], sort=False, dropna=False):
         label = method_label(str(method), str(baseline)).replace(", ", "\n")
         at = dict(zip(group["item_id"], group.index, strict=True))
-        maps[label] = np.stack([store[at[item_id]][0] for item_id in item_ids])
+        maps[label] = np.stack([map_of(store, at[item_id])[0] for item_id in item_ids])
     return maps
 
 
@@ -68,10 +68,11 @@ def _one_per_class(items: Items, n_items: int) -> Items:
     return items.select((first + others)[:n_items])
 
 
-def _title(adapter: DigitsAdapter, answers: pd.DataFrame, item_id: str) -> str:
+def _title(adapter: DigitsAdapter, cell: str, answers: pd.DataFrame, item_id: str) -> str:
     """Truth, and the answer of the model where it was tested."""
-    classes = adapter.data.classes
-    label = str(adapter.data.manifest.loc[item_id, "label"])
+    prepared = adapter.data.items(cell)
+    classes = prepared.classes
+    label = str(prepared.manifest.loc[item_id, "label"])
     if item_id not in answers.index:
         return label
     row = answers.loc[item_id].to_dict()

@@ -33,7 +33,7 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     )
     units: dict[splits.ValUnit, splits.CheckUnit] = {"person": "person", "item": "test_person"}
     protocols = {
-        "speaker": _speaker_folds(params, table),
+        "person": _speaker_folds(params, table),
         "leaky": splits.leaky_folds(table, section.n_folds, seed),
     }
     for protocol, folds in protocols.items():

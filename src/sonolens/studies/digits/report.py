@@ -11,6 +11,7 @@ from sonolens.score import classification, registry, tables
 from sonolens.store import ArrayStore, read_parquet, write_csv, write_json
 from sonolens.studies.digits import pictures, summary
 from sonolens.studies.digits.adapter import DigitsAdapter
+from sonolens.studies.digits.cells import cell_names
 from sonolens.studies.digits.headline import bootstrap_options, headline
 from sonolens.studies.digits.params import Params
 from sonolens.track import Record
@@ -25,10 +26,11 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     curves = read_parquet(files.dep("data/digits/score/curves.parquet"))
     store = ArrayStore(files.dep("data/digits/explain"))
     adapter = DigitsAdapter(files.root, params.study, params.common.seed)
-    classes = list(adapter.data.classes)
 
-    accuracy, folds = summary.accuracies(params, predictions, len(classes))
+    accuracy, folds = summary.accuracies(params, predictions, adapter.data)
     xai = tables.score_table(scores, **bootstrap_options(params))
+    nameless = [cell for cell in xai["cell"].unique() if not adapter.data.items(cell).has_persons]
+    xai["n_person"] = xai["n_person"].mask(xai["cell"].isin(nameless)).astype("Int64")
     metrics = accuracy | summary.xai_metrics(params, xai, scores)
     metrics |= summary.chance_metrics(adapter, store)
     write_json(files.out("metrics/digits/summary.json"), metrics)
@@ -41,10 +43,12 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     pages.mkdir(parents=True)
     history = pd.read_csv(files.dep("plots/digits/history.csv"))
     figures.training_curves(history, pages / "training_curves.png")
-    shown = headline(params, predictions)
-    counts = classification.confusion(shown, len(classes))
-    figures.confusion_matrix(counts, classes, pages / "confusion.png")
+    for cell in cell_names(params.study):
+        classes = list(adapter.data.items(cell).classes)
+        counts = classification.confusion(headline(params, predictions, cell), len(classes))
+        figures.confusion_matrix(counts, classes, pages / f"confusion_{cell}.png")
     directions = {name: info.direction for name, info in registry.METRICS.items()}
-    figures.score_table(xai, directions, pages / "scores.png")
+    for cell in sorted(xai["cell"].unique()):
+        figures.score_table(xai[xai["cell"] == cell], directions, pages / f"scores_{cell}.png")
     for name, grid in pictures.grids(params, adapter, store, predictions).items():
         figures.attribution_grid(grid, pages / f"{name}.png")

@@ -12,26 +12,32 @@ from sonolens.score import classification
 from sonolens.score.tables import CELL_COLUMNS
 from sonolens.store import ArrayStore
 from sonolens.studies.digits.adapter import DigitsAdapter
+from sonolens.studies.digits.cells import first_cells, suffix_of
+from sonolens.studies.digits.datasets import Dataset
 from sonolens.studies.digits.headline import bootstrap_options, headline_cell
 from sonolens.studies.digits.params import Params
 
 
 def accuracies(
-    params: StageParams[Params], predictions: pd.DataFrame, n_classes: int
+    params: StageParams[Params], predictions: pd.DataFrame, data: Dataset
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Summary metrics by level, cell, protocol and variant; and one row per fold of each."""
     options = bootstrap_options(params)
     metrics: dict[str, float] = {}
     for (cell, protocol, variant), table in predictions.groupby(CELL_COLUMNS, sort=True):
         suffix = _suffix(params, str(cell), str(protocol), str(variant))
-        for level in ("person", "item"):
+        metrics[f"n_item{suffix}"] = table["item_id"].nunique()
+        # Where nobody knows who made the items there is no figure of persons.
+        has_persons = data.items(str(cell)).has_persons
+        for level in ("person", "item") if has_persons else ("item",):
             interval = classification.accuracy(table, weight=level, **options)
             metrics |= interval.as_metrics(f"accuracy_{level}{suffix}")
-        metrics |= {
-            f"n_person{suffix}": interval.n_person,
-            f"n_item{suffix}": table["item_id"].nunique(),
-        }
-    metrics["accuracy_chance"] = 1 / n_classes
+        if has_persons:
+            metrics[f"n_person{suffix}"] = interval.n_person
+    for cell in first_cells(params.study):
+        metrics[f"accuracy_chance{suffix_of(params.study, cell)}"] = 1 / len(
+            data.items(cell).classes
+        )
     # Speakers of one's own recordings are not named in files that git keeps.
     named = params.study.source in registry.NAMES
     rows = []
@@ -62,7 +68,7 @@ def xai_metrics(
     """Rows of `score_table` under their summary names; the headline cell keeps the short one."""
     metrics: dict[str, float] = {}
     for row in table.to_dict("records"):
-        if row["protocol"] != "speaker":
+        if row["protocol"] != "person":
             continue
         parts = ["xai", row["metric"], row["method"], row["baseline"]]
         parts += [row["cell"] if row["cell"] != headline_cell(params) else ""]
@@ -79,20 +85,20 @@ def xai_metrics(
 
 def chance_metrics(adapter: DigitsAdapter, store: ArrayStore) -> dict[str, float]:
     """What a map without any knowledge reaches: the mean share of cells inside the truth."""
-    if not adapter.data.truth:
-        return {}
     rows = store.index.drop_duplicates(["cell", "item_id"])
     shares = []
     for cell, table in rows.groupby("cell", sort=True):
-        key = CellKey(str(cell), "speaker", 0, 0)
+        if not adapter.data.items(str(cell)).truth:
+            continue
+        key = CellKey(str(cell), "person", 0, 0)
         ids = tuple(table["item_id"])
         items = Items(ids, ids, (0,) * len(ids))
         shares.append(adapter.truth_masks(key, items)["cues"].double().mean())
-    return {"xai_relevance_rank_accuracy_chance": float(np.mean(shares))}
+    return {"xai_relevance_rank_accuracy_chance": float(np.mean(shares))} if shares else {}
 
 
 def _suffix(params: StageParams[Params], cell: str, protocol: str, variant: str) -> str:
     first = headline_cell(params)
-    parts = ["" if cell == first else cell, "" if protocol == "speaker" else protocol]
+    parts = ["" if cell == first else cell, "" if protocol == "person" else protocol]
     parts += ["" if variant == "trained" else variant]
     return "".join(f"_{part}" for part in parts if part)

@@ -37,7 +37,8 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     for key in keys:
         result = fitted[key.name]
         path = models / f"{key.name}.safetensors"
-        checkpoint.save(path, result.state, description(params.study, key, data.classes))
+        classes = data.items(key.cell).classes
+        checkpoint.save(path, result.state, description(params.study, key, classes))
         best = result.history[result.best_epoch]
         record.checkpoint(
             key.name, path, model_path(key), key.as_row(), {"val_accuracy": best["val_accuracy"]}
