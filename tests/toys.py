@@ -15,7 +15,7 @@ from sonolens.explain import baselines, targets
 from sonolens.explain.contract import CellKey, Items, Target
 
 SHAPE = (1, 16, 16)
-SCALE = {"min": 0.0, "max": 1.0, "range_db": 80.0}
+SCALE = {"min": 0.0, "max": 1.0, "range_db": 80.0, "silence": 0.0}
 
 
 class Linear(nn.Module):

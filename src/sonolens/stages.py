@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import create_model
 
-from sonolens import keys, parallel
+from sonolens import cost, keys, parallel
 from sonolens import params as base
 from sonolens.pipeline import StageSpec, load_pipeline, open_files, scratch
 
@@ -91,20 +91,24 @@ def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
     module = importlib.import_module(f"sonolens.studies.{study}.{stage}")
     track = importlib.import_module("sonolens.track")
     device = keys.device_kind(values, load_torch=stage.startswith(track.LIVE_STAGES))
+    key = keys.stage_key(root, spec, values, cell=cell, device=device)
+    checkpoints = scratch(root, "ckpt") / key
+    resumed = checkpoints.exists()
     started = time.time()
     with (
         _alone(root, name),
-        open_files(
-            root, spec, keys.stage_key(root, spec, values, cell=cell, device=device)
-        ) as files,
+        open_files(root, spec, key) as files,
         track.open_record(root, spec, values, study=study, stage=stage, cell=cell) as record,
     ):
         parallel.set_threads(checked.runtime.threads)
         module.run(stage_params, files, record)
         files.commit()
     # What a kill would have been resumed from.
-    shutil.rmtree(scratch(root, "ckpt") / files.key, ignore_errors=True)
-    track.note_stage(root, spec, values, started, time.time(), cell=cell)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    ended = time.time()
+    if not resumed:
+        cost.note(root, spec, key, ended - started)
+    track.note_stage(root, spec, values, started, ended, cell=cell)
 
 
 def guard(root: Path) -> None:

@@ -509,6 +509,8 @@ def test_list(root, tools, tmp_path, make_digits):
         "formant_words": "embedded",
         "fsdd": "present",
         "mine": "tracked",
+        "mnist": "absent",
+        "sklearn_digits": "embedded",
     }
     assert rows["fsdd"].n_files == 2
     assert rows["audiomnist"].tasks == ("digit", "sex")

@@ -41,6 +41,17 @@ MAKERS = {
 }
 
 
+def test_an_official_test_part_is_the_test_part():
+    frame = table()
+    is_test = frame["person_id"].isin(["p01", "p04"])
+    fold = splits.held_out_fold(frame, is_test, 0)
+    assert set(fold.test) == set(frame.loc[is_test, "item_id"])
+    assert not {"p01", "p04"} & (persons_in(fold.train) | persons_in(fold.val))
+    assert len(fold.val) == pytest.approx(0.15 * len(frame[~is_test]), abs=4)
+    order = frame.sample(frac=1, random_state=1)
+    assert splits.held_out_fold(order, is_test.loc[order.index], 0) == fold
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_folds_cover_everything_once_and_ignore_the_order_of_rows(name):
     frame = table()

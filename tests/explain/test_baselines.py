@@ -41,9 +41,9 @@ def test_train_mean_and_errors():
     assert torch.equal(baselines.make("train_mean", clips(), AXES, train_mean=mean)[0, 0], mean)
     with pytest.raises(ExplainError, match="train_mean: found None"):
         baselines.make("train_mean", clips(), AXES)
-    with pytest.raises(ExplainError, match="'black': unknown"):
-        baselines.make("black", clips(), AXES)
-    with pytest.raises(ExplainError, match="need 'min'"):
+    with pytest.raises(ExplainError, match="'pink': unknown"):
+        baselines.make("pink", clips(), AXES)
+    with pytest.raises(ExplainError, match="need 'silence'"):
         baselines.make("silence", clips(), {})
     with pytest.raises(ExplainError, match="no item_seeds"):
         baselines.make("noise_floor", clips(), AXES)
@@ -64,3 +64,23 @@ def test_only_cells_with_sound_count():
     inputs = torch.zeros(1, 1, 10, 10)
     inputs[..., 0] = 0.9
     baselines.check_loudness(inputs, torch.full((1, 1, 1, 10, 10), 0.5), "train_mean", AXES)
+
+
+GREY = {"scale": {"unit": "grey level", "min": 0.0, "max": 1.0, "black": 0.0}}
+
+
+def test_pictures_are_compared_with_black():
+    assert baselines.make("black", clips(), GREY).unique().tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "axes"), [("silence", GREY), ("legacy_zero", GREY), ("black", AXES)]
+)
+def test_each_scale_has_its_own_baselines(kind, axes):
+    with pytest.raises(ExplainError, match="scale has"):
+        baselines.make(kind, clips(), axes)
+
+
+def test_no_picture_is_louder_than_another():
+    white = torch.ones_like(clips())[:, None]
+    baselines.check_loudness(clips(), white, "train_mean", GREY)

@@ -8,6 +8,7 @@ import pytest
 from project import level, rows, run
 
 pytestmark = pytest.mark.pipeline
+CELLS = ("audio-32", "image-16")  # of the tiny profile
 
 
 def test_metrics_of_every_stage_are_there(repro):
@@ -32,9 +33,9 @@ def test_pictures_are_there(repro):
     pages = {path.name for path in (repro / "plots/digits/pages/report").glob("*.png")}
     assert {
         "training_curves.png",
-        "confusion.png",
-        "scores.png",
-        "attributions_audio-32_trained.png",
+        *(f"confusion_{cell}.png" for cell in CELLS),
+        *(f"scores_{cell}.png" for cell in CELLS),
+        *(f"attributions_{cell}_trained.png" for cell in CELLS),
     } <= pages
 
 

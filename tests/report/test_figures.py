@@ -55,6 +55,29 @@ def test_a_map_of_zeros_can_be_drawn(ax):
     figures.draw_map(ax, np.zeros((32, 32)), MEL.axes(), signed=True)
 
 
+PICTURE = {"rows": [0.0] * 16, "columns": [0.0] * 16,
+           "scale": {"unit": "grey level", "min": 0.0, "max": 1.0}}  # fmt: skip
+
+
+def test_pictures_stand_upright_in_grey(ax):
+    mesh = figures.draw_map(ax, a_map()[:16, :16], PICTURE, signed=False)
+    assert mesh.get_clim() == (0, 1)
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # row 0 on top
+    assert ax.get_aspect() == 1
+
+
+def test_maps_of_pictures_have_pixels_on_their_axes(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(plt, "close", lambda figure: seen.append(figure))
+    maps = a_map()[None, :16, :16]
+    grid = figures.Grid(PICTURE, maps, {"saliency": maps}, None, ["7"])
+    figures.attribution_grid(grid, tmp_path / "grid.png")
+    texts = {ax.get_xlabel() for ax in seen[0].axes} | {ax.get_ylabel() for ax in seen[0].axes}
+    assert {"column (pixels)", "row (pixels)", "grey level"} <= texts
+    monkeypatch.undo()
+    plt.close(seen[0])
+
+
 def scores() -> pd.DataFrame:
     return pd.DataFrame(
         [

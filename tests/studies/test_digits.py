@@ -100,7 +100,7 @@ def test_silence_is_below_every_input(frozen):
 
 
 def test_key_names_can_be_read_back():
-    key = CellKey("audio-64", "speaker", 3, 12, "random_weights")
+    key = CellKey("audio-64", "person", 3, 12, "random_weights")
     assert parse_key(key.name) == key
 
 

@@ -266,6 +266,30 @@ class Helpers:
             )
         return tables[table]
 
+    def minutes(self, study: str, name: str) -> str:
+        """`2.4 minutes` of all stages of a record, or that it is not known."""
+        record = self.recorded(study, name)
+        if record is None:
+            return ABSENT
+        costs = record.get("cost") or {}
+        if not costs or None in costs.values():
+            return "a time not recorded"
+        total = sum(one["duration_s"] for one in costs.values()) / 60
+        return f"{total:.{1 if total < 10 else 0}f} minutes"
+
+    def cost_table(self, study: str, name: str) -> str:
+        """Markdown table: seconds and memory of every stage."""
+        record = self.recorded(study, name)
+        if record is None:
+            return ABSENT
+        rows = [
+            [f"`{stage}`", EMPTY, EMPTY]
+            if one is None
+            else [f"`{stage}`", f"{one['duration_s']:.0f}", f"{one['peak_memory_mb'] or 0:.0f}"]
+            for stage, one in (record.get("cost") or {}).items()
+        ]
+        return markdown_table(["stage", "seconds", "largest process (MB)"], rows)
+
     def provenance(self, study: str, name: str) -> str:
         """One line: command, revision, data, kind of machine."""
         record = self.recorded(study, name)

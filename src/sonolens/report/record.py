@@ -15,8 +15,10 @@ from typing import Any
 
 import pandas as pd
 
+from sonolens import cost, keys
 from sonolens.data.corpora.registry import NAMES as PUBLISHED_CORPORA
 from sonolens.params import flatten, load_yaml
+from sonolens.pipeline import load_pipeline
 from sonolens.store import read_json, write_json
 
 RESULTS = "docs/results"
@@ -74,6 +76,7 @@ def record(root: Path, study: str, name: str, command: str) -> Path:
         "source": params[study]["source"],
         "params": flatten({study: params[study], "common": params["common"]}),
         "data": data_digests(root, study),
+        "cost": stage_costs(root, study, params),
         "machine": machine(),
         "versions": versions(),
         "summary": read_json(metrics / "summary.json"),
@@ -138,6 +141,24 @@ def data_digests(root: Path, study: str) -> dict[str, str]:
             for entry in [*raw, *stage.get("outs", [])]
             if "md5" in entry
         }
+    return found
+
+
+def stage_costs(root: Path, study: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Seconds and memory of every stage that ran here; of others None."""
+    digests = keys.Digests(root)
+    device = keys.device_kind(params, load_torch=True)
+    found = {}
+    for name, spec in load_pipeline(root, params).items():
+        if keys.study_of(spec) == study:
+            _, cell = keys.stage_and_cell(spec)
+            kinds = dict.fromkeys(("cpu", device))
+            own = [
+                keys.stage_key(root, spec, params, cell=cell, device=kind, digests=digests)
+                for kind in kinds
+            ]
+            costs = [cost.of(root, spec, key) for key in own]
+            found[name] = next((one for one in costs if one), None)
     return found
 
 

@@ -41,11 +41,12 @@ def recordings(folder: Path, *, task: str = "label", partial: bool = True) -> li
     """
     source = folder.parent.name
     if not folder.is_dir() and not folder.parent.is_dir():
-        from sonolens.data.corpora.registry import NAMES
+        from sonolens.data.corpora import registry
 
         raise CorpusError(
             f"{folder.parent}: not found, and {source!r} is none of the known corpora "
-            f"{', '.join(NAMES)}; correct the source, or {listing.how_to_get(source, None)}"
+            f"{', '.join(registry.names('audio'))}; correct the source, or "
+            f"{listing.how_to_get(source, None)}"
         )
     files = listing.audio_files(folder, source)
     has_table = (folder / TABLE_NAME).is_file()
