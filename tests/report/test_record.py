@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from sonolens import cost, keys
+from sonolens.params import load_yaml
+from sonolens.pipeline import load_pipeline
 from sonolens.report import record
 
 DVC_YAML = """
@@ -20,6 +23,16 @@ stages:
     params: [toy]
     outs: [metrics/toy/summary.json: {cache: false}]
 """
+STAGES = """
+stages:
+  toy-train:
+    cmd: python src/stage.py toy train
+    params: [toy]
+  toy-publish:
+    cmd: python src/stage.py toy publish
+    params: [toy]
+"""
+COMMON = "runtime: {device: cpu}\ncommon: {seed: 0}\n"
 WRITE = (
     "from pathlib import Path\nPath('metrics/toy').mkdir(parents=True, exist_ok=True)\n"
     "Path('metrics/toy/summary.json').write_text('{\"accuracy_person\": 0.5, \"n_person\": 4}')\n"
@@ -29,7 +42,8 @@ WRITE = (
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A root with results; nothing asks DVC about them."""
-    (tmp_path / "params.yaml").write_text("common: {seed: 0}\ntoy: {source: fsdd, size: 3}\n")
+    (tmp_path / "params.yaml").write_text(f"{COMMON}toy: {{source: fsdd, size: 3}}\n")
+    (tmp_path / "dvc.yaml").write_text(STAGES)
     metrics = tmp_path / "metrics" / "toy"
     metrics.mkdir(parents=True)
     (metrics / "summary.json").write_text('{"accuracy_person": 0.5, "n_person": 4}')
@@ -49,8 +63,13 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("fresh")
 def test_a_record_says_what_was_measured_on_what(root: Path) -> None:
+    params = load_yaml(root / "params.yaml")
+    spec = load_pipeline(root, params)["toy-train"]
+    cost.note(root, spec, keys.stage_key(root, spec, params), 1.5)
     path = record.record(root, "toy", "fsdd", "make repro")
     values = json.loads(path.read_text())
+    assert values["cost"]["toy-train"]["duration_s"] == 1.5
+    assert values["cost"]["toy-publish"] is None
     assert path == root / "docs" / "results" / "toy" / "fsdd.json"
     assert values["summary"] == {"accuracy_person": 0.5, "n_person": 4}
     assert values["leakage"] is None
@@ -72,7 +91,7 @@ def test_a_record_says_what_was_measured_on_what(root: Path) -> None:
 
 @pytest.mark.usefixtures("fresh")
 def test_groups_of_ones_own_recordings_stay_unnamed(root: Path) -> None:
-    (root / "params.yaml").write_text("common: {seed: 0}\ntoy: {source: my_words}\n")
+    (root / "params.yaml").write_text(f"{COMMON}toy: {{source: my_words}}\n")
     values = json.loads(record.record(root, "toy", "mine", "make repro").read_text())
     assert values["tables"]["folds"][0] == {"fold": 0, "accuracy": 0.25}
 
@@ -121,12 +140,12 @@ def test_missing_results_and_bad_names_are_refused(root: Path) -> None:
 @pytest.mark.pipeline
 def test_stale_results_are_refused(tmp_path: Path) -> None:
     (tmp_path / "dvc.yaml").write_text(DVC_YAML)
-    (tmp_path / "params.yaml").write_text("common: {seed: 0}\ntoy: {source: x, size: 3}\n")
+    (tmp_path / "params.yaml").write_text(f"{COMMON}toy: {{source: x, size: 3}}\n")
     (tmp_path / "write.py").write_text(WRITE)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["dvc", "repro", "-q"]):
         subprocess.run(command, cwd=tmp_path, check=True, env=os.environ | {"PATH": path})
     assert record.record(tmp_path, "toy", "a", "dvc repro").is_file()
-    (tmp_path / "params.yaml").write_text("common: {seed: 0}\ntoy: {source: x, size: 4}\n")
+    (tmp_path / "params.yaml").write_text(f"{COMMON}toy: {{source: x, size: 4}}\n")
     with pytest.raises(record.RecordError, match=r"toy-publish\); run `dvc repro toy-publish`"):
         record.record(tmp_path, "toy", "a", "dvc repro")
