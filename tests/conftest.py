@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,32 @@ def make_digits(tone: Callable[..., np.ndarray]) -> Callable[..., Path]:
                     name = parent / f"{digit}_{speaker}_{repetition}.wav"
                     pitch_hz = 200 + 100 * digit + 10 * who + repetition
                     write_wav(name, tone(pitch_hz, 0.1, sample_rate), sample_rate)
+        return folder
+
+    return make
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An IDX file of bytes, as MNIST's."""
+    head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return head + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture(scope="session")
+def make_mnist() -> Callable[..., Path]:
+    """Miniature MNIST: parts of 5 x 4 pictures whose first pixel tells their number."""
+
+    def make(folder: Path, sizes: dict[str, int], zipped: bool = False) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for part, size in sizes.items():
+            images = np.zeros((size, 5, 4), np.uint8)
+            images[:, 0, 0] = np.arange(size) + len(part)
+            arrays = {"images-idx3": images, "labels-idx1": np.arange(size) % 10}
+            for kind, array in arrays.items():
+                content, name = idx(array), f"{part}-{kind}-ubyte"
+                if zipped:
+                    content, name = gzip.compress(content, mtime=0), f"{name}.gz"
+                (folder / name).write_bytes(content)
         return folder
 
     return make

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from conftest import idx
 from sonolens.data import pictures
 from sonolens.data.corpora import mnist, registry, sklearn_digits
 from sonolens.data.corpora.contract import CorpusError
@@ -15,28 +13,8 @@ from sonolens.data.manifest import ManifestError
 from sonolens.store import ArrayStore
 
 
-def idx(array: np.ndarray) -> bytes:
-    head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
-    return head + array.astype(np.uint8).tobytes()
-
-
-def make_mnist(folder: Path, sizes: dict[str, int], zipped: bool = False) -> Path:
-    """Parts of 5 x 4 pictures whose first pixel is their number."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for part, size in sizes.items():
-        images = np.zeros((size, 5, 4), np.uint8)
-        images[:, 0, 0] = np.arange(size) + len(part)
-        arrays = {"images-idx3": images, "labels-idx1": np.arange(size) % 10}
-        for kind, array in arrays.items():
-            content, name = idx(array), f"{part}-{kind}-ubyte"
-            if zipped:
-                content, name = gzip.compress(content, mtime=0), f"{name}.gz"
-            (folder / name).write_bytes(content)
-    return folder
-
-
 @pytest.mark.parametrize("zipped", [False, True])
-def test_idx_files_compressed_or_not(tmp_path, zipped):
+def test_idx_files_compressed_or_not(tmp_path, make_mnist, zipped):
     found = mnist.pictures(make_mnist(tmp_path, {"t10k": 20, "train": 30}, zipped), partial=True)
     assert [one.picture_id for one in found[:2]] == ["t10k_00", "t10k_01"]
     assert [one.extra["is_test"] for one in found] == [True] * 20 + [False] * 30
@@ -46,7 +24,7 @@ def test_idx_files_compressed_or_not(tmp_path, zipped):
     assert len({one.person_id for one in found}) == 50
 
 
-def test_a_set_is_complete_or_partial(tmp_path):
+def test_a_set_is_complete_or_partial(tmp_path, make_mnist):
     make_mnist(tmp_path, {"t10k": 20, "train": 30})
     with pytest.raises(CorpusError, match=r"20 in t10k, 30 in train, need 10000 in t10k, 60000 in"):
         mnist.pictures(tmp_path, partial=False)
@@ -93,7 +71,7 @@ def test_a_set_is_complete_or_partial(tmp_path):
         ),
     ],
 )
-def test_what_is_no_set_is_refused(tmp_path, change, message):
+def test_what_is_no_set_is_refused(tmp_path, make_mnist, change, message):
     folder = make_mnist(tmp_path / "recordings", {"t10k": 20, "train": 30})
     change(folder)
     if message == "no error":
@@ -103,7 +81,7 @@ def test_what_is_no_set_is_refused(tmp_path, change, message):
         mnist.pictures(folder, partial=True)
 
 
-def test_a_damaged_archive_is_named(tmp_path):
+def test_a_damaged_archive_is_named(tmp_path, make_mnist):
     folder = make_mnist(tmp_path, {"t10k": 20, "train": 30}, zipped=True)
     path = folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-20])
@@ -142,7 +120,7 @@ def test_pixels_are_those_of_scikit_learn():
         np.testing.assert_allclose(pixels / 255, images[number] / 16, atol=1 / 500)
 
 
-def test_manifest_and_store(tmp_path):
+def test_manifest_and_store(tmp_path, make_mnist):
     found = mnist.pictures(make_mnist(tmp_path / "in", {"t10k": 20, "train": 30}), partial=True)
     table = pictures.build(found[::-1], tmp_path / "pixels", source="mnist")
     assert list(table.columns[: len(pictures.COLUMNS)]) == list(pictures.COLUMNS)

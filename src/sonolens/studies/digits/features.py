@@ -43,7 +43,7 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
             for rows in batches(len(pixels), BATCH_SIZE):
                 index = [{"item_id": name} for name in pixels.index["item_id"].iloc[list(rows)]]
                 levels = pixels.values[rows.start : rows.stop] / pixels.axes["max_level"]
-                writer.append(_resized(levels, size), index)
+                writer.append(resized(levels, size), index)
 
 
 def grey_axes(size: int) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def grey_axes(size: int) -> dict[str, Any]:
             "scale": GREY_SCALE}  # fmt: skip
 
 
-def _resized(levels: np.ndarray, size: int) -> np.ndarray:
+def resized(levels: np.ndarray, size: int) -> np.ndarray:
     """Grey levels (n, height, width) in [0, 1] to (n, 1, size, size)."""
     pictures = torch.from_numpy(levels.astype(np.float32))[:, None]
     resized = functional.interpolate(
