@@ -10,15 +10,18 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import create_model
 
-from sonolens import keys, parallel
+from sonolens import interrupts, keys, parallel
 from sonolens import params as base
-from sonolens.pipeline import StageSpec, load_pipeline, open_files, scratch
+from sonolens.pipeline import StageSpec, load_pipeline, open_files, owned, scratch
+
+WAIT_S = interrupts.GRACE_S + 10  # for a predecessor that was told to end
+log = logging.getLogger(__name__)
 
 
 class StageError(RuntimeError):
@@ -37,7 +40,9 @@ def main(arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     name = "-".join(part for part in (asked.study, asked.stage, asked.cell) if part)
     try:
-        run(Path.cwd(), asked.study, asked.stage, asked.cell)
+        with interrupts.caught():
+            interrupts.end_with_dvc()
+            run(Path.cwd(), asked.study, asked.stage, asked.cell)
     except KeyboardInterrupt:
         print(f"{name}: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
@@ -102,8 +107,11 @@ def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
         parallel.set_threads(checked.runtime.threads)
         module.run(stage_params, files, record)
         files.commit()
-    # What a kill would have been resumed from.
-    shutil.rmtree(scratch(root, "ckpt") / files.key, ignore_errors=True)
+    resumed = scratch(root, "ckpt") / files.key
+    if resumed.exists():
+        with owned(resumed, wait=False) as ours:
+            if ours:  # no other experiment has begun to train the same
+                shutil.rmtree(resumed)
     track.note_stage(root, spec, values, started, time.time(), cell=cell)
 
 
@@ -134,10 +142,15 @@ def _alone(root: Path, name: str) -> Iterator[None]:
     place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
     lock = FileLock(scratch(root, "locks") / f"{name}-{place}.lock")
     try:
-        lock.acquire(timeout=0)
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+        if not lock.is_locked:  # perhaps it is ending: its `dvc` was killed
+            log.info("another process runs this stage in this folder; waiting for its end")
+            lock.acquire(timeout=WAIT_S)
     except Timeout as error:
         raise StageError(
-            "another process runs this stage in this folder; wait for it or stop it"
+            f"another process has been running this stage in this folder for {WAIT_S:.0f} s and "
+            "more; wait for it or stop it"
         ) from error
     try:
         yield
