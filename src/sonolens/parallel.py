@@ -12,12 +12,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, TypeVar
 
 from sonolens.params import Runtime
 
 CONNECT_S = 10
+POLL_S = 0.3
 WORKER_START_S = 12.0  # of two that import torch, Lightning and SciPy on two cores
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -104,15 +105,24 @@ def _begin_worker(owner: int) -> None:
 
 
 def on_end(pid: int, call: Callable[[], None]) -> None:
-    """Call `call` in a thread of its own as soon as the process `pid` has ended."""
-    import psutil  # type: ignore[import-untyped,unused-ignore]
+    """Call `call` in a thread of its own soon after the process `pid` has ended."""
 
     def follow() -> None:
-        with suppress(psutil.NoSuchProcess):
-            psutil.Process(pid).wait()
+        while is_alive(pid):
+            time.sleep(POLL_S)
         call()
 
     threading.Thread(target=follow, name=f"end of {pid}", daemon=True).start()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    import psutil  # type: ignore[import-untyped,unused-ignore]
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def run(

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import importlib
 import logging
+import os
 import shutil
 import sys
 import time
@@ -20,7 +21,7 @@ from sonolens import interrupts, keys, parallel
 from sonolens import params as base
 from sonolens.pipeline import StageSpec, load_pipeline, open_files, owned, scratch
 
-WAIT_S = interrupts.GRACE_S + 10  # for a predecessor that was told to end
+WAIT_S = interrupts.GRACE_S + 10
 log = logging.getLogger(__name__)
 
 
@@ -137,22 +138,35 @@ def _need_inputs(root: Path, spec: StageSpec) -> None:
 @contextmanager
 def _alone(root: Path, name: str) -> Iterator[None]:
     """One run of a stage per checkout: a second writer would mix its outputs with the first's."""
+    import psutil  # type: ignore[import-untyped,unused-ignore]
     from filelock import FileLock, Timeout
 
     place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
-    lock = FileLock(scratch(root, "locks") / f"{name}-{place}.lock")
+    path = scratch(root, "locks") / f"{name}-{place}.lock"
+    holder = path.with_suffix(".pid")  # of the `dvc` above the stage, with which it ends
+    lock = FileLock(path)
     try:
         with suppress(Timeout):
             lock.acquire(timeout=0)
-        if not lock.is_locked:  # perhaps it is ending: its `dvc` was killed
-            log.info("another process runs this stage in this folder; waiting for its end")
+        if not lock.is_locked:
+            pid = int(holder.read_text() or 0) if holder.exists() else 0
+            if (
+                pid
+                and psutil.pid_exists(pid)
+                and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+            ):
+                raise StageError(
+                    f"process {pid} runs this stage in this folder; wait for its end or stop it"
+                )
+            log.info("a run of this stage whose `dvc` is gone has not ended yet; waiting for it")
             lock.acquire(timeout=WAIT_S)
     except Timeout as error:
         raise StageError(
-            f"another process has been running this stage in this folder for {WAIT_S:.0f} s and "
-            "more; wait for it or stop it"
+            f"an earlier run of this stage goes on in this folder, after {WAIT_S:.0f} s too; "
+            "wait for its end or stop it"
         ) from error
     try:
+        holder.write_text(str(interrupts.dvc_process() or os.getpid()))
         yield
     finally:
         lock.release()
