@@ -138,7 +138,6 @@ def _need_inputs(root: Path, spec: StageSpec) -> None:
 @contextmanager
 def _alone(root: Path, name: str) -> Iterator[None]:
     """One run of a stage per checkout: a second writer would mix its outputs with the first's."""
-    import psutil  # type: ignore[import-untyped,unused-ignore]
     from filelock import FileLock, Timeout
 
     place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
@@ -150,11 +149,7 @@ def _alone(root: Path, name: str) -> Iterator[None]:
             lock.acquire(timeout=0)
         if not lock.is_locked:
             pid = int(holder.read_text() or 0) if holder.exists() else 0
-            if (
-                pid
-                and psutil.pid_exists(pid)
-                and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-            ):
+            if pid and parallel.is_alive(pid):
                 raise StageError(
                     f"process {pid} runs this stage in this folder; wait for its end or stop it"
                 )
