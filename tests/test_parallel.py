@@ -134,6 +134,7 @@ def test_workers_end_with_their_process(number, tmp_path):
     process = subprocess.Popen(
         [sys.executable, script, folder, *here],
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         stderr=subprocess.PIPE,
         text=True,
     )

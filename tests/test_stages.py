@@ -445,6 +445,7 @@ def test_a_second_interrupt_does_not_break_off_the_end(project):
         process = subprocess.Popen(
             [sys.executable, "src/stage.py", "toy", "make"], cwd=project,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
         wait_for(lambda: list(staging.glob("toy-make-*/data/toy/values/a.txt")))
         process.send_signal(signal.SIGINT)

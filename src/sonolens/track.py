@@ -47,6 +47,7 @@ from sonolens.keys import (
     stage_key,
     study_of,
 )
+from sonolens.parallel import is_alive
 from sonolens.params import ParamsError, flatten, load_yaml
 from sonolens.pipeline import StageSpec, load_pipeline, main_root, scratch
 from sonolens.sources import content_key, file_digest
@@ -723,8 +724,8 @@ def _is_dead(run: Run) -> bool:
     tags = run.data.tags
     if tags.get("sonolens.host") != socket.gethostname() or "sonolens.pid" not in tags:
         return False
-    start = _pid_start(int(tags["sonolens.pid"]))
-    return not start or start != tags.get("sonolens.pid_start")
+    pid = int(tags["sonolens.pid"])
+    return not is_alive(pid) or _pid_start(pid) != tags.get("sonolens.pid_start")
 
 
 def _git(root: Path, *arguments: str) -> str:

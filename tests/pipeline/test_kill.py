@@ -1,7 +1,8 @@
 """One `tiny` run killed in the middle of its stages, again and again: the end is the same.
 
 Every kill first freezes the stage (SIGSTOP) at a condition that can be seen from outside, so that
-it strikes in the middle however fast the machine is. SONOLENS_SOAK=1 kills every stage in every way.
+it strikes in the middle however fast the machine is. With SONOLENS_SOAK=1 every stage is killed in
+every way.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ SOAK = [
     for kind in ("dvc", "stage", "worker", "queue", "ctrl-c")
     if kind != "worker" or stage not in ("prepare", "publish")  # they have no workers
 ]
+SECOND_AT = ("train", "ctrl-c")
 SOAKING = os.environ.get("SONOLENS_SOAK") == "1"
 
 
@@ -79,6 +81,8 @@ class Disturbed:
             process = subprocess.Popen(
                 command, cwd=self.root, env=project.environment(), start_new_session=True,
                 stdout=stream, stderr=subprocess.STDOUT,
+                # A shell's background ignores it, and its children inherit that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )  # fmt: skip
         self.started.append(process)
         return process, log
@@ -164,10 +168,14 @@ def kill(here: Disturbed, stage: str, kind: str) -> None:
         pid = here.frozen(stage, process, log)
     before, children_before = here.runs()
     assert len(before) <= 1
+    if (stage, kind) == SECOND_AT:
+        refuse_a_second(here, process)
+    family = [pid]
     if kind == "worker":
         assert log is not None
-        pid = with_workers(here, pid, log)
-    family = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+        family += kill_worker(pid, log)
+    else:
+        family += [child.pid for child in psutil.Process(pid).children(recursive=True)]
     if process is None:
         project.run(here.root, "dvc", "queue", "kill", "again")
     elif kind == "ctrl-c":
@@ -176,12 +184,13 @@ def kill(here: Disturbed, stage: str, kind: str) -> None:
         process.kill()
     elif kind == "stage":
         os.kill(pid, signal.SIGKILL)
-    os.kill(pid, signal.SIGCONT)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
     if process is not None:
         assert process.wait(TIMEOUT_S) != 0
     wait_for(lambda: not any(map(is_alive, family)), "the end of the stage and its workers")
     if process is None:
-        wait_for(lambda: "Failed" in queue_status(here), "the end of the queued experiment")
+        wait_for(lambda: "Failed" in queue_status(here), "the end of the queued experiment", 1)
 
     tops, children = here.runs()
     assert len(tops) <= 1
@@ -189,7 +198,8 @@ def kill(here: Disturbed, stage: str, kind: str) -> None:
     assert children_before.keys() <= children.keys()
     interrupted = {"worker": "FAILED", "stage": None}.get(kind, "KILLED")
     for run, status in tops.items():
-        assert status == (before[run] if interrupted is None or before[run] != "RUNNING" else interrupted)
+        runs_no_more = interrupted is not None and before[run] == "RUNNING"
+        assert status == (interrupted if runs_no_more else before[run])
     for run, status in children_before.items():
         if status == "RUNNING" and interrupted is not None:
             assert children[run] == interrupted
@@ -204,36 +214,45 @@ def kill(here: Disturbed, stage: str, kind: str) -> None:
         assert "workers was ended from outside (SIGKILL" in log.read_text()
 
 
-def with_workers(here: Disturbed, pid: int, log: Path) -> int:
-    """Kill a worker of the stage `pid`, which has none until its work seems long."""
+def kill_worker(pid: int, log: Path) -> list[int]:
+    """Kill a worker of the frozen stage `pid`; the ids of all of them."""
 
-    def workers() -> list[psutil.Process]:
+    def workers() -> list[int]:
         try:
             children = psutil.Process(pid).children(recursive=True)
-            return [child for child in children if "loky.backend.popen" in " ".join(child.cmdline())]
+            return [item.pid for item in children if "popen_loky" in " ".join(item.cmdline())]
         except psutil.NoSuchProcess:
             return []
 
-    time.sleep(30 if SOAKING else 6)  # it is frozen: so long the present piece seems to take
+    # Workers are started for long work only, and so long the present piece will seem to take.
+    time.sleep(30 if SOAKING else 8)
     os.kill(pid, signal.SIGCONT)
-    found = wait_for(lambda: workers() or not is_alive(pid), "workers")
-    assert found is not True, f"no workers were started\n{log.read_text()[-3000:]}"
-    found[0].kill()
-    return pid
+    wait_for(lambda: len(workers()) == 2 or not is_alive(pid), "workers")
+    found = workers()
+    assert found, f"no workers were started\n{log.read_text()[-3000:]}"
+    os.kill(found[0], signal.SIGKILL)
+    return found
+
+
+def refuse_a_second(here: Disturbed, process: subprocess.Popen | None) -> None:
+    """A second `dvc repro` beside a running one ends with a message and leaves the first alone."""
+    before = sorted(path for path in here.root.rglob("*") if ".dvc/tmp" not in path.as_posix())
+    second = project.run_any(here.root, "dvc", "repro")
+    assert second.returncode != 0
+    assert f"PID {process.pid}" in second.stdout + second.stderr
+    after = sorted(path for path in here.root.rglob("*") if ".dvc/tmp" not in path.as_posix())
+    assert after == before
+    assert process.poll() is None
 
 
 def enqueue(here: Disturbed) -> None:
     project.run(here.root, "dvc", "exp", "run", "--queue", "--name", "again")
-    project.run(here.root, "dvc", "queue", "start")
+    process, log = here.start("dvc", "queue", "start")
+    assert process.wait(TIMEOUT_S) == 0, log.read_text()
 
 
 def queue_status(here: Disturbed) -> str:
     return project.run_any(here.root, "dvc", "queue", "status").stdout
-
-
-@contextmanager
-def second_repro(here: Disturbed) -> Iterator[None]:
-    yield
 
 
 def check_end(here: Disturbed) -> None:
