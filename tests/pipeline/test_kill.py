@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -87,8 +88,10 @@ class Disturbed:
         self.started.append(process)
         return process, log
 
-    def frozen(self, stage: str, process: subprocess.Popen | None, log: Path | None) -> int:
-        """Process id of the stage, stopped in the middle of its work."""
+    def frozen(
+        self, stage: str, process: subprocess.Popen | None, log: Path | None, n_done: int
+    ) -> int:
+        """Process id of the stage, stopped in the middle of its work, after `n_done` pieces."""
 
         def found() -> int | None:
             if process is not None and process.poll() is not None:
@@ -96,34 +99,30 @@ class Disturbed:
                 pytest.fail(f"{stage} was not reached\n{log.read_text()[-6000:]}")
             for scratch in (self.scratch, *self.root.glob(".dvc/tmp/exps/*/.dvc/tmp/sonolens")):
                 for staging in scratch.glob(f"staging/digits-{stage}-*"):
-                    if self._in_the_middle(stage, staging):
+                    if self._n_done(stage, staging) >= n_done:
                         return int(staging.name.rpartition("-")[2])
             return None
 
-        pid = wait_for(found, f"the middle of {stage}", 0.005)
+        pid: int = wait_for(found, f"the middle of {stage}", 0.005)
         os.kill(pid, signal.SIGSTOP)
         return pid
 
-    def _in_the_middle(self, stage: str, staging: Path) -> bool:
-        try:
-            begun = staging.stat().st_ctime_ns if stage != "train" else staging.stat().st_mtime_ns
-        except FileNotFoundError:
-            return False
-
-        def n_new(folder: Path, pattern: str) -> int:
-            n = 0
-            for path in folder.glob(pattern):
-                try:
-                    n += path.is_file() and path.stat().st_ctime_ns > begun
-                except FileNotFoundError:
-                    continue
-            return n
-
-        if stage == "publish":
-            return n_new(self.root / "mlartifacts", "digits/*/artifacts/*/**/*") > 0
-        if stage in ("explain", "score"):
-            return n_new(self.scratch / "shards", "*/*.npz") > 2
-        return n_new(staging, "**/*") > 0 or n_new(self.scratch / "ckpt", "*/*/*.ckpt") > 0
+    def _n_done(self, stage: str, staging: Path) -> int:
+        """Files that the stage with this staging folder has written, as far as they are counted."""
+        places = {
+            "train": [(self.scratch / "ckpt", "*/*/last.ckpt"), (staging, "**/*")],
+            "explain": [(self.scratch / "shards", "*/*.npz")],
+            "score": [(self.scratch / "shards", "*/*.npz")],
+            "publish": [(self.root / "mlartifacts", "digits/*/artifacts/*/**/*")],
+        }.get(stage, [(staging, "**/*")])
+        number = 0
+        with suppress(FileNotFoundError):  # the stage moves and removes files
+            begun = psutil.Process(int(staging.name.rpartition("-")[2])).create_time() * 1e9
+            for folder, pattern in places:
+                for path in folder.glob(pattern):
+                    status = path.stat()
+                    number += stat.S_ISREG(status.st_mode) and status.st_ctime_ns > begun
+        return number
 
     def runs(self) -> tuple[dict[str, str], dict[str, str]]:
         """Status of each top-level row and of each child, by run id."""
@@ -160,12 +159,13 @@ def disturbed(repro: Path, tmp_path: Path) -> Iterator[Disturbed]:
 
 def kill(here: Disturbed, stage: str, kind: str) -> None:
     """Run the pipeline as far as the middle of `stage` and end it there; check what is left."""
+    process = log = None
     if kind == "queue":
         enqueue(here)
-        process, log, pid = None, None, here.frozen(stage, None, None)
     else:
         process, log = here.start("dvc", "repro")
-        pid = here.frozen(stage, process, log)
+    n_done = {"train": 2, "explain": 3, "score": 11} if kind == "worker" else {"explain": 3}
+    pid = here.frozen(stage, process, log, n_done.get(stage, 1))
     before, children_before = here.runs()
     assert len(before) <= 1
     if (stage, kind) == SECOND_AT:
