@@ -47,7 +47,7 @@ PLAN = [
 SOAK = [
     (stage, kind)
     for stage in ("prepare", "train", "explain", "score", "publish")
-    for kind in ("dvc", "stage", "worker", "queue", "ctrl-c")
+    for kind in ("worker", "dvc", "stage", "queue", "ctrl-c")  # workers while there is much to do
     if kind != "worker" or stage not in ("prepare", "publish")  # they have no workers
 ]
 SECOND_AT = ("train", "ctrl-c")
@@ -116,7 +116,8 @@ class Disturbed:
             "publish": [(self.root / "mlartifacts", "digits/*/artifacts/*/**/*")],
         }.get(stage, [(staging, "**/*")])
         number = 0
-        with suppress(FileNotFoundError):  # the stage moves and removes files
+        # The stage moves and removes files; one killed before has left its folder.
+        with suppress(FileNotFoundError, psutil.NoSuchProcess):
             begun = psutil.Process(int(staging.name.rpartition("-")[2])).create_time() * 1e9
             for folder, pattern in places:
                 for path in folder.glob(pattern):
