@@ -23,10 +23,8 @@ import logging
 import math
 import os
 import re
-import signal
 import socket
 import subprocess
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -38,6 +36,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from sonolens.interrupts import caught, dvc_process, held
 from sonolens.keys import (
     Digests,
     device_kind,
@@ -48,6 +47,7 @@ from sonolens.keys import (
     stage_key,
     study_of,
 )
+from sonolens.parallel import is_alive
 from sonolens.params import ParamsError, flatten, load_yaml
 from sonolens.pipeline import StageSpec, load_pipeline, main_root, scratch
 from sonolens.sources import content_key, file_digest
@@ -381,20 +381,16 @@ class LiveRecord(Record):
 
     def close(self, status: str, error: BaseException | None = None) -> None:
         """Send what waits and set the status, of the experiment's row too unless FINISHED."""
-        if self._monitor is not None:
-            self._attempt("sampling the system", self._monitor.finish)
+        monitor, self._monitor = self._monitor, None
+        if monitor is not None:
+            self._attempt("sampling the system", monitor.finish)
         self._attempt("sending metrics", self._flush)
 
         def end() -> None:
             client = self.store.client
             client.set_tag(self.run_id, "sonolens.n_nonfinite", str(self.n_nonfinite))
             for run_id in (self.run_id, self.row_id) if status != "FINISHED" else (self.run_id,):
-                if error is not None:
-                    text = (str(error).splitlines() or [""])[0]
-                    client.set_tag(
-                        run_id, "sonolens.error", f"{type(error).__name__}: {text}"[:500]
-                    )
-                client.set_terminated(run_id, status)
+                _terminate(client, run_id, status, error)
 
         self._attempt(f"setting the status {status}", end)
 
@@ -438,8 +434,9 @@ def open_record(
 
     Only stages whose name starts with `train` or `explain` have one; others, and all when tracking
     is off, get a Record, without importing MLflow. An interrupt (Ctrl-C, SIGTERM, `dvc queue
-    kill`) ends the rows as KILLED, any other exception as FAILED; it is raised again. Rows that a
-    dead process left RUNNING are taken over by the next try of the same experiment.
+    kill`) ends the rows as KILLED, any other exception as FAILED; it is raised again. For that a
+    stage without a row of its own opens the store. Rows that a dead process left RUNNING are taken
+    over by the next try of the same experiment.
 
     Parameters
     ----------
@@ -457,44 +454,57 @@ def open_record(
     Record
         A LiveRecord where something is recorded.
     """
-    if not (enabled(params) and stage.startswith(LIVE_STAGES)):
+    if not enabled(params):
         yield Record()
         return
-    with _sigterm_interrupts() as ending:
-        record: Record = Record()
+    live = stage.startswith(LIVE_STAGES)
+    record: Record = Record()
+    with caught():
         try:
-            record = _open_record(root, spec, params, study, stage, cell)
-        except Exception as error:
-            _lost("opening the record", error)
-        try:
+            if live:
+                try:
+                    record = _open_record(root, spec, params, study, stage, cell)
+                except Exception as error:
+                    _lost("opening the record", error)
             yield record
-        except BaseException as error:
-            ending.set()
             if isinstance(record, LiveRecord):
-                record.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", error)
+                record.close("FINISHED")
+        except BaseException as error:
+            status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+            if isinstance(record, LiveRecord):
+                record.close(status, error)
+            elif not live:
+                _end_row(root, params, study, status, error)
             raise
-        ending.set()
-        if isinstance(record, LiveRecord):
-            record.close("FINISHED")
 
 
-@contextmanager
-def _sigterm_interrupts() -> Iterator[threading.Event]:
-    """SIGTERM raises KeyboardInterrupt inside the block, until the event is set."""
-    ending = threading.Event()
-
-    def interrupt(_signal: int, _frame: Any) -> None:
-        if not ending.is_set():
-            raise KeyboardInterrupt("SIGTERM")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield ending
+def _end_row(
+    root: Path, params: dict[str, Any], study: str, status: str, error: BaseException
+) -> None:
+    """Set the status of the experiment's row, where one is RUNNING, for a stage without its own."""
+    uri = tracking_uri(root)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield ending
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        store = open_store(root)
+        experiment = store.client.get_experiment_by_name(study)
+        if experiment is None:
+            return
+        row = store.row(experiment.experiment_id, experiment_key(root, params, study))
+        ours = str(dvc_process() or os.getpid())
+        if row is None or row.info.status != "RUNNING":
+            return
+        if _is_dead(row) or row.data.tags.get("sonolens.pid") == ours:
+            _terminate(store.client, row.info.run_id, status, error)
+    except Exception as problem:
+        _lost(f"setting the status {status}", problem)
+
+
+def _terminate(client: MlflowClient, run_id: str, status: str, error: BaseException | None) -> None:
+    if error is not None:
+        text = (str(error).splitlines() or [""])[0]
+        client.set_tag(run_id, "sonolens.error", f"{type(error).__name__}: {text}"[:500])
+    client.set_terminated(run_id, status)
 
 
 def _open_record(
@@ -505,29 +515,34 @@ def _open_record(
     device = device_kind(params, load_torch=True)
     key = experiment_key(root, params, study, digests=digests)
     own_key = stage_key(root, spec, params, cell=cell, device=device, digests=digests)
-    with store.lock():
-        experiment_id = store.experiment(study)
-        row = _claim_row(store, experiment_id, root, params, study, key)
-        tags = _run_tags(root, spec.cmd) | _owner_tags(os.getpid()) | _place_tags(params, device)
-        tags |= {
-            "sonolens.level": "stage",
-            "sonolens.study": study,
-            "sonolens.stage": spec.name,
-            "sonolens.stage_key": own_key,
-            "mlflow.parentRunId": row.info.run_id,
-        }
-        old = store.child(experiment_id, own_key, row.info.run_id)
-        child = old or store.client.create_run(experiment_id, tags=tags, run_name=spec.name)
-        if old is not None:
-            _reopen(store.client, old, tags)
-    record = LiveRecord(
-        store, experiment_id, row.info.run_id, child.info.run_id, _known=set(child.data.metrics)
-    )
-    _log_params(store.client, child, flatten({name: look_up(params, name) for name in spec.params}))
-    _log_inputs(
-        store.client, child.info.run_id, {path: digests.of(path) for path in spec.data}, stage
-    )
-    record.watch(float(params["runtime"]["tracking"]["system_metrics_interval_s"]))
+    record = None
+    try:
+        with store.lock(), held():  # no row may be made and not be known
+            experiment_id = store.experiment(study)
+            row = _claim_row(store, experiment_id, root, params, study, key)
+            tags = _run_tags(root, spec.cmd) | _owner_tags(os.getpid())
+            tags |= _place_tags(params, device) | {
+                "sonolens.level": "stage",
+                "sonolens.study": study,
+                "sonolens.stage": spec.name,
+                "sonolens.stage_key": own_key,
+                "mlflow.parentRunId": row.info.run_id,
+            }
+            old = store.child(experiment_id, own_key, row.info.run_id)
+            child = old or store.client.create_run(experiment_id, tags=tags, run_name=spec.name)
+            if old is not None:
+                _reopen(store.client, old, tags)
+            ids = row.info.run_id, child.info.run_id
+            record = LiveRecord(store, experiment_id, *ids, _known=set(child.data.metrics))
+        own_params = flatten({name: look_up(params, name) for name in spec.params})
+        _log_params(store.client, child, own_params)
+        inputs = {path: digests.of(path) for path in spec.data}
+        _log_inputs(store.client, child.info.run_id, inputs, stage)
+        record.watch(float(params["runtime"]["tracking"]["system_metrics_interval_s"]))
+    except KeyboardInterrupt as error:
+        if record is not None:
+            record.close("KILLED", error)
+        raise
     return record
 
 
@@ -535,7 +550,7 @@ def _claim_row(
     store: Store, experiment_id: str, root: Path, params: dict[str, Any], study: str, key: str
 ) -> Run:
     """The experiment's row, RUNNING and ours."""
-    tags = _owner_tags(_experiment_process()) | _place_tags(params, device_kind(params))
+    tags = _owner_tags(dvc_process() or os.getpid()) | _place_tags(params, device_kind(params))
     old = store.row(experiment_id, key)
     if old is None:
         return _create_row(store, experiment_id, root, params, study, key, tags)
@@ -694,19 +709,6 @@ def _owner_tags(pid: int) -> dict[str, str]:
     }
 
 
-def _experiment_process() -> int:
-    """The `dvc` process that runs the stages one after another, else this one."""
-    import psutil  # type: ignore[import-untyped,unused-ignore]
-
-    try:
-        for ancestor in psutil.Process().parents():
-            if any(Path(word).stem == "dvc" for word in ancestor.cmdline()[:4]):
-                return int(ancestor.pid)
-    except psutil.Error as error:
-        log.debug("no look at the parent processes: %s", error)
-    return os.getpid()
-
-
 def _pid_start(pid: int) -> str:
     """Start of a process in whole seconds, as ids are used again; empty when it is gone."""
     import psutil  # type: ignore[import-untyped,unused-ignore]
@@ -722,8 +724,8 @@ def _is_dead(run: Run) -> bool:
     tags = run.data.tags
     if tags.get("sonolens.host") != socket.gethostname() or "sonolens.pid" not in tags:
         return False
-    start = _pid_start(int(tags["sonolens.pid"]))
-    return not start or start != tags.get("sonolens.pid_start")
+    pid = int(tags["sonolens.pid"])
+    return not is_alive(pid) or _pid_start(pid) != tags.get("sonolens.pid_start")
 
 
 def _git(root: Path, *arguments: str) -> str:
@@ -802,7 +804,9 @@ def publish(root: Path, spec: StageSpec, params: dict[str, Any], *, study: str) 
                     _place_tags(params, device_kind(params)),
                 )
             _set_tags(
-                store.client, row.info.run_id, _owner_tags(_experiment_process()) | _exp_names(row)
+                store.client,
+                row.info.run_id,
+                _owner_tags(dvc_process() or os.getpid()) | _exp_names(row),
             )
             complete_row(store, experiment_id, row, root, params, study, digests=digests)
         except Exception as error:
