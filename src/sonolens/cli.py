@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sonolens import cli_data, cli_docs, cli_track
+from sonolens import cli_data, cli_docs, cli_track, errors
 from sonolens import params as base
 from sonolens.stages import params_model, studies
 
@@ -73,20 +73,21 @@ def _merge(
             raise base.ParamsError(f"{source}: {prefix}{key}: params.yaml has no such key")
         merged[key] = (
             _merge(values[key], value, source, f"{prefix}{key}.")
-            if isinstance(value, dict)
+            if isinstance(value, dict) and isinstance(values[key], dict)
             else value
         )
     return merged
 
 
 def main() -> None:
-    """Console entry: messages of our own errors without a traceback, exit status 1."""
+    """Console entry: messages of foreseen errors without a traceback, exit status 1."""
     try:
         app()
     except Exception as error:
-        if not type(error).__module__.startswith("sonolens."):
+        message = errors.describe(error)
+        if message is None:
             raise
-        typer.secho(f"sonolens: {error}", fg="red", err=True)
+        typer.secho(f"sonolens: {message}", fg="red", err=True)
         sys.exit(1)
 
 

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import importlib
 import logging
+import os
 import shutil
 import sys
 import time
@@ -16,9 +17,13 @@ from typing import Any
 
 from pydantic import create_model
 
-from sonolens import keys, parallel
+from sonolens import errors, keys, parallel
 from sonolens import params as base
 from sonolens.pipeline import StageSpec, load_pipeline, open_files, scratch
+
+
+# DVC sets it for the commands it runs.
+RUN_BY_DVC = "DVC_STAGE"
 
 
 class StageError(RuntimeError):
@@ -42,11 +47,32 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{name}: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
     except Exception as error:
-        if not type(error).__module__.startswith("sonolens."):
+        message = errors.describe(error)
+        if message is None:
             raise  # not foreseen: the traceback is the message
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {message}", file=sys.stderr)
         return 1
+    finally:
+        _tell_restorable(Path.cwd(), name)
     return 0
+
+
+def _tell_restorable(root: Path, name: str) -> None:
+    """DVC removes a stage's outputs before it runs; say how those of a failed one come back."""
+    if RUN_BY_DVC not in os.environ:
+        return
+    try:
+        spec = load_pipeline(root)[name]
+        gone = [path for path in spec.outputs if not (root / path).exists()]
+        known = keys.locked_outs(root, name)
+    except (base.ParamsError, KeyError):  # what is wrong there has been told already
+        return
+    if any(path in known for path in gone):
+        print(
+            f"{name}: nothing that was finished before is lost; to have the results of dvc.lock "
+            "back: git restore metrics plots && dvc checkout",
+            file=sys.stderr,
+        )
 
 
 def studies() -> list[str]:
@@ -87,6 +113,9 @@ def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
         raise StageError(f"dvc.yaml: no stage {name}; it has {', '.join(pipeline)}")
     spec = pipeline[name]
     _need_inputs(root, spec)
+    digests = keys.Digests(root)
+    if RUN_BY_DVC in os.environ:
+        _need_intact(root, spec, digests)
     stage_params = base.StageParams(getattr(checked, study), checked.common, checked.runtime)
     module = importlib.import_module(f"sonolens.studies.{study}.{stage}")
     track = importlib.import_module("sonolens.track")
@@ -95,7 +124,9 @@ def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
     with (
         _alone(root, name),
         open_files(
-            root, spec, keys.stage_key(root, spec, values, cell=cell, device=device)
+            root,
+            spec,
+            keys.stage_key(root, spec, values, cell=cell, device=device, digests=digests),
         ) as files,
         track.open_record(root, spec, values, study=study, stage=stage, cell=cell) as record,
     ):
@@ -124,6 +155,20 @@ def _need_inputs(root: Path, spec: StageSpec) -> None:
             f"missing input {', '.join(missing)}; `dvc repro {spec.name}` makes what stages make, "
             "`dvc checkout` brings back what was made, and `sonolens data list` names the sources"
         )
+
+
+def _need_intact(root: Path, spec: StageSpec, digests: keys.Digests) -> None:
+    """Refuse inputs that are not what their stages made: DVC never reads its cache again."""
+    for path, (maker, needed) in keys.locked_outs(root).items():
+        if not any(path == dep or path.startswith(dep + "/") for dep in spec.data):
+            continue
+        found = digests.of(path)
+        if found != needed:
+            raise StageError(
+                f"{path}: found content with MD5 {found}, but {maker} made {needed} (dvc.lock). "
+                "`sonolens data verify` tells whether DVC's cache is damaged, and clears it; "
+                f"if you changed it on purpose, `dvc commit {maker}`"
+            )
 
 
 @contextmanager

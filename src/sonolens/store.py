@@ -30,11 +30,22 @@ def whole(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     part = _beside(path, "part")
     encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
     try:
-        with part.open(mode, encoding=encoding, newline=newline) as stream:
+        with _naming(path, part), part.open(mode, encoding=encoding, newline=newline) as stream:
             yield stream
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path, part: Path) -> Iterator[None]:
+    """Failures to write `part`, which the system reports without a name, carry that of `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename in (None, str(part)):
+            error.filename = str(path)
+        raise
 
 
 def move_all(moves: Sequence[tuple[Path, Path]]) -> None:
@@ -310,7 +321,8 @@ def write_store(folder: Path, axes: dict[str, Any], ragged: bool = False) -> Ite
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        with (part / "values.npy").open("wb+") as stream:
+        values = part / "values.npy"
+        with _naming(folder / values.name, values), values.open("wb+") as stream:
             writer = ArrayWriter(folder, stream, ragged)
             yield writer
             if not writer.index:

@@ -243,6 +243,9 @@ def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> float:
         raise ValueError(f"{path}: {int((~np.isfinite(values)).sum())} samples are NaN or infinite")
     peak = float(np.abs(values).max())
     gain = 1.0 if peak <= 1 else 1 / peak
+    # libsndfile would lose the reason when the disk is full.
+    content = io.BytesIO()
+    soundfile.write(content, pcm_16(values * gain), sample_rate, subtype="PCM_16", format="WAV")
     with whole(Path(path)) as stream:
-        soundfile.write(stream, pcm_16(values * gain), sample_rate, subtype="PCM_16", format="WAV")
+        stream.write(content.getbuffer())
     return gain
