@@ -8,6 +8,7 @@ import importlib
 import logging
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -67,10 +68,17 @@ def _tell_restorable(root: Path, name: str) -> None:
         known = keys.locked_outs(root, name)
     except (base.ParamsError, KeyError):  # what is wrong there has been told already
         return
-    if any(path in known for path in gone):
+    gone = [path for path in gone if path in known]
+    command = ["git", "ls-files", "--", *gone]
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout
+    in_git = [path for path in gone if path in listed.splitlines()]
+    cached = [path for path in gone if path not in in_git]
+    ways = [f"`dvc checkout {' '.join(cached)}`"] if cached else []
+    ways += [f"`git restore {' '.join(in_git)}`"] if in_git else []
+    if ways:
         print(
-            f"{name}: nothing that was finished before is lost; to have the results of dvc.lock "
-            "back: git restore metrics plots && dvc checkout",
+            f"{name}: DVC had removed the earlier results before the run; to have them back: "
+            + " and ".join(ways),
             file=sys.stderr,
         )
 

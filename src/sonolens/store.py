@@ -19,6 +19,10 @@ import pandas as pd
 from pyarrow import ArrowException
 
 
+# DVC does not overwrite a changed file without being forced to.
+CURE = "`dvc checkout --force` brings the stored one back, `dvc repro` makes it anew"
+
+
 class StoreError(ValueError):
     """A stored file is missing, damaged or does not fit; the message names it."""
 
@@ -137,11 +141,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise StoreError(f"{path}: not found; run `dvc repro` or `dvc checkout`") from error
+        raise StoreError(f"{path}: not found; {CURE}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StoreError(
-            f"{path}: not valid JSON ({error}); delete it and run `dvc checkout`"
-        ) from error
+        raise StoreError(f"{path}: damaged, not valid JSON ({error}); {CURE}") from error
 
 
 def write_csv(path: Path, table: pd.DataFrame, digits: int = 6) -> None:
@@ -161,11 +163,10 @@ def read_parquet(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path, engine="pyarrow")
     except FileNotFoundError as error:
-        raise StoreError(f"{path}: not found; run `dvc repro` or `dvc checkout`") from error
+        raise StoreError(f"{path}: not found; {CURE}") from error
     except (OSError, ValueError, KeyError, NotImplementedError, ArrowException) as error:
-        raise StoreError(
-            f"{path}: damaged ({error}); delete it and run `dvc checkout` or `dvc repro`"
-        ) from error
+        reason = " ".join(str(error).split())
+        raise StoreError(f"{path}: damaged ({reason}); {CURE}") from error
 
 
 class ArrayStore:
@@ -183,20 +184,17 @@ class ArrayStore:
         try:
             self.values: np.ndarray = np.lib.format.open_memmap(path, mode="r")
         except (OSError, ValueError, TypeError, OverflowError, SyntaxError, TokenError) as error:
-            raise StoreError(
-                f"{path}: damaged or missing ({error}); delete {folder} and run `dvc checkout`"
-            ) from error
+            raise StoreError(f"{path}: damaged or missing ({error}); {CURE}") from error
         lengths = self.index["length"].to_numpy() if self.ragged else np.ones(len(self.index), int)
         needed = int(lengths.sum())
         if self.values.ndim == 0 or len(self.values) != needed:
             found = self.values.shape
             raise StoreError(
-                f"{path}: shape {found}, index.parquet needs {needed} rows; run `dvc checkout`"
+                f"{path}: shape {found}, index.parquet needs {needed} rows; {CURE}"
             )
         if self.ragged and not np.array_equal(self.index["offset"], np.cumsum(lengths) - lengths):
             raise StoreError(
-                f"{self.folder / 'index.parquet'}: offsets and lengths do not fit; "
-                "run `dvc checkout`"
+                f"{self.folder / 'index.parquet'}: offsets and lengths do not fit; {CURE}"
             )
 
     @property

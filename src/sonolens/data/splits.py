@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from sonolens import rng
-from sonolens.store import StoreError, read_json, write_json
+from sonolens.store import CURE, StoreError, read_json, write_json
 
 PARTS = ("train", "val", "test")
 VAL_SHARE = 0.15
@@ -204,7 +204,7 @@ def read(path: Path) -> dict[str, list[Fold]]:
         return {name: [_fold(parts) for parts in folds] for name, folds in values.items()}
     except (AttributeError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{path}: not a file of splits ({error!r}); run `dvc checkout` or `dvc repro`"
+            f"{path}: not a file of splits ({error!r}); {CURE}"
         ) from error
 
 
