@@ -39,8 +39,17 @@ for study in studies():
 
 @params_app.command("check")
 def check() -> None:
-    """Check params.yaml of the current folder."""
-    base.validate(base.load_yaml(Path("params.yaml")), params_model(), "params.yaml")
+    """Check params.yaml of the current folder, and that there are such recordings."""
+    checked = base.validate(base.load_yaml(Path("params.yaml")), params_model(), "params.yaml")
+    raw = Path("data", "raw")
+    known = sorted(path.name for path in raw.glob("*") if path.is_dir())
+    for study in studies():
+        source = getattr(checked, study).source
+        if source not in known:
+            raise base.ParamsError(
+                f"params.yaml: {study}.source: found {source!r}, need one of {', '.join(known)}; "
+                f"`sonolens data add {source} PATH` brings recordings in under this name"
+            )
     typer.echo("params.yaml: every key is known and in range")
 
 

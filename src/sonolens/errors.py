@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 from pathlib import Path
 
@@ -41,7 +42,9 @@ def describe(error: BaseException) -> str | None:
         return _of_machine(error)
     name = f"{type(error).__module__}.{type(error).__name__}"
     if name == "torch.OutOfMemoryError":
-        return f"not enough memory on the GPU; set runtime.device: cpu, or lower batch sizes, {AGAIN}"
+        return (
+            f"not enough memory on the GPU; set runtime.device: cpu, or lower batch sizes, {AGAIN}"
+        )
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return f"not enough memory; {_MEMORY}"
     if name.endswith("loky.process_executor.TerminatedWorkerError"):
@@ -56,6 +59,8 @@ def describe(error: BaseException) -> str | None:
 def _of_machine(error: OSError) -> str:
     found, advice = _MACHINE[error.errno or 0]
     place = Path(str(error.filename2 or error.filename or Path.cwd()))
+    # Files are written beside their place, see `store.whole`.
+    place = place.with_name(re.sub(r"^\.(.+)\.\d+\.(part|new|old)$", r"\1", place.name))
     return f"{place}: {found.format(free=_free(place))}; {advice}"
 
 

@@ -89,6 +89,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
         )
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ParamsError(f"{path}: not valid YAML: {line}{error.problem}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):

@@ -22,7 +22,6 @@ from sonolens import errors, keys, parallel
 from sonolens import params as base
 from sonolens.pipeline import StageSpec, load_pipeline, open_files, scratch
 
-
 # DVC sets it for the commands it runs.
 RUN_BY_DVC = "DVC_STAGE"
 

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from pyarrow import ArrowException
 
-
 # DVC does not overwrite a changed file without being forced to.
 CURE = "`dvc checkout --force` brings the stored one back, `dvc repro` makes it anew"
 
@@ -38,7 +37,8 @@ def whole(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             yield stream
         os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        if part.exists():  # on a read-only disk to remove what is not there fails, too
+            part.unlink()
 
 
 @contextmanager
@@ -189,9 +189,7 @@ class ArrayStore:
         needed = int(lengths.sum())
         if self.values.ndim == 0 or len(self.values) != needed:
             found = self.values.shape
-            raise StoreError(
-                f"{path}: shape {found}, index.parquet needs {needed} rows; {CURE}"
-            )
+            raise StoreError(f"{path}: shape {found}, index.parquet needs {needed} rows; {CURE}")
         if self.ragged and not np.array_equal(self.index["offset"], np.cumsum(lengths) - lengths):
             raise StoreError(
                 f"{self.folder / 'index.parquet'}: offsets and lengths do not fit; {CURE}"

@@ -234,10 +234,11 @@ def _tell(rows: list[dict[str, Any]]) -> None:
     clipped = [row for row in rows if row["clipped_share"] > 0]
     if clipped:
         worst = max(clipped, key=lambda row: row["clipped_share"])
+        percent = 100 * worst["clipped_share"]
         _log.warning(
             "%d of %d recordings are clipped, %s most (%.2g %% of its samples); they are kept, "
             "the column clipped_share of the manifest tells them apart",
-            len(clipped), len(rows), worst["path"] or worst["item_id"], 100 * worst["clipped_share"],
+            len(clipped), len(rows), worst["path"] or worst["item_id"], percent,
         )  # fmt: skip
 
 

@@ -85,7 +85,8 @@ def load(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         model = build(description["architecture"], **description["options"])
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{path}: its description names no model that is known here ({error!r}); {CURE}"
+            f"{path}: its description builds no model ({type(error).__name__}: {error.args[0]}); "
+            f"{CURE}"
         ) from error
     needed = description.pop(DIGEST_KEY, None)  # absent in files of the first version
     if needed is not None and _digest(state) != needed:
