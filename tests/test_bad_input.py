@@ -480,11 +480,11 @@ def test_wrong_params_are_named_before_anything_is_done(root, capsys, old, new, 
 
 def test_params_can_be_checked_without_a_run(root, capsys, monkeypatch):
     assert sonolens(monkeypatch, capsys, "params", "check")[0] == 0
-    set_params(root, extra=1)
+    set_params(root, zzz=1)
     status, said = sonolens(monkeypatch, capsys, "params", "check")
-    assert (status, said) == (1, "sonolens: params.yaml: digits.extra: unknown key; remove it\n")
+    assert (status, said) == (1, "sonolens: params.yaml: digits.zzz: unknown key; remove it\n")
     path = root / "params.yaml"
-    path.write_text(path.read_text().replace("  extra: 1\n", ""))
+    path.write_text(path.read_text().replace("  zzz: 1\n", ""))
     set_params(root, source="yours")
     status, said = sonolens(monkeypatch, capsys, "params", "check")
     assert status == 1
@@ -609,7 +609,7 @@ def test_a_full_disk_of_the_tracker_costs_the_record_not_the_run(root, monkeypat
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         for size in ("64k", "16m"):  # no room for the tables; room until the disk is filled
             disks.remount(folder, f"size={size}")
-            with (
+            with (  # noqa: PT031
                 pytest.warns(RuntimeWarning, match=r"the run goes on with\s+files only"),
                 track.open_record(root, spec, params, study="digits", stage="train") as record,
             ):

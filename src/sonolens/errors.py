@@ -1,4 +1,4 @@
-"""What a user is told about an error: ours and the machine's in plain words, a bug by its traceback."""
+"""What a user is told about an error: plain words if it is foreseen, else the traceback."""
 
 from __future__ import annotations
 

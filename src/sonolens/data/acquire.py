@@ -381,6 +381,8 @@ def _install(
         shutil.rmtree(target)
         if before.exists():
             shutil.move(before, target)
+        elif not any(target.parent.iterdir()):
+            target.parent.rmdir()
         raise
     return _stage(root, source, target, skipped)
 
