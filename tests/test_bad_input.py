@@ -344,6 +344,7 @@ def test_bad_files_are_listed_and_the_others_explained(root, capsys, monkeypatch
         first(root).rename(folder / f"bad {index}.wav")
         write_wav(first(root), tone(), 8000)
     write_wav(folder / "silent.wav", np.zeros(800), 8000)
+    write_wav(folder / "übersteuert.wav", np.clip(9 * tone(300, 0.3), -1, 1), 8000)
     (folder / "empty.wav").write_bytes(b"")
     (folder / "letter.wav").write_text("a letter")
     (root / "leer").mkdir()
@@ -354,11 +355,14 @@ def test_bad_files_are_listed_and_the_others_explained(root, capsys, monkeypatch
     for words in (
         "bad 0.wav: truncated", "bad 1.wav: not finite", "silent.wav: silent",
         "empty.wav: empty file", "letter.wav: not audio", "leer: no audio file in this folder",
-        "absent.wav: no such file", "2 files explained",
+        "absent.wav: no such file", "3 files explained",
     ):  # fmt: skip
         assert words in said
     explained = pd.read_csv(root / "explanations/explanations.csv")
-    assert {Path(path).name for path in explained["file"]} == {"gut.wav", "stereo 8 bit.wav"}
+    clipped = dict(zip(explained["file"].map(os.path.basename), explained["clipped_share"]))
+    assert set(clipped) == {"gut.wav", "stereo 8 bit.wav", "übersteuert.wav"}
+    assert clipped["gut.wav"] == 0
+    assert clipped["übersteuert.wav"] > 0.5
     assert left_over(root) == []
 
 

@@ -20,7 +20,14 @@ from pydantic import create_model
 
 from sonolens import errors, keys, parallel
 from sonolens import params as base
-from sonolens.pipeline import StageSpec, load_pipeline, open_files, scratch
+from sonolens.pipeline import (
+    MAIN_ROOT_MARK,
+    StageSpec,
+    load_pipeline,
+    main_root,
+    open_files,
+    scratch,
+)
 
 # DVC sets it for the commands it runs.
 RUN_BY_DVC = "DVC_STAGE"
@@ -112,6 +119,7 @@ def load_params(root: Path) -> Any:
 def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
     """Run one stage in `root`, the folder with dvc.yaml."""
     guard(root)
+    _need_history(root)
     values = base.load_yaml(root / "params.yaml")
     checked = base.validate(values, params_model(), "params.yaml")
     name = "-".join(part for part in (study, stage, cell) if part)
@@ -152,6 +160,17 @@ def guard(root: Path) -> None:
         raise StageError(
             f"the imported package lies in {found}, need {needed}; start stages as "
             "`python src/stage.py` from the folder that holds dvc.yaml"
+        )
+
+
+def _need_history(root: Path) -> None:
+    """Refuse to compute what DVC would drop without a word."""
+    main = main_root(root)
+    temporary = root.resolve().is_relative_to(main.joinpath(*MAIN_ROOT_MARK))
+    if temporary and (main / ".git" / "shallow").is_file():
+        raise StageError(
+            f"{main} is a shallow clone, from which DVC loses the results of temporary and queued "
+            "experiments; `git fetch --unshallow` first, or run in place (without --temp, --queue)"
         )
 
 

@@ -388,7 +388,8 @@ def _install(
 
 
 def _dvc_add(root: Path, source: str) -> None:
-    _run(root, [sys.executable, "-m", "dvc", "add", "--quiet", f"{RAW}/{source}/recordings"])
+    # With --quiet, DVC would not even say why it failed.
+    _run(root, [sys.executable, "-m", "dvc", "add", f"{RAW}/{source}/recordings"])
 
 
 def _stage(root: Path, source: str, target: Path, skipped: tuple[str, ...]) -> Added:
