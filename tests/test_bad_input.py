@@ -359,8 +359,8 @@ def test_bad_files_are_listed_and_the_others_explained(root, capsys, monkeypatch
     ):  # fmt: skip
         assert words in said
     explained = pd.read_csv(root / "explanations/explanations.csv")
-    clipped = dict(zip(explained["file"].map(os.path.basename), explained["clipped_share"]))
-    assert set(clipped) == {"gut.wav", "stereo 8 bit.wav", "übersteuert.wav"}
+    clipped = explained.set_index(explained["file"].map(os.path.basename))["clipped_share"]
+    assert set(clipped.index) == {"gut.wav", "stereo 8 bit.wav", "übersteuert.wav"}
     assert clipped["gut.wav"] == 0
     assert clipped["übersteuert.wav"] > 0.5
     assert left_over(root) == []
