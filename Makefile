@@ -16,7 +16,7 @@ SYNCED_DEV := .venv/.dev-stamp
 PIP_INSTALL := $(UV) pip install --python $(BIN)/python
 COMPILE := $(UV) pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: help repro test test-all lint format bench ui figures docs lock clean
+.PHONY: help repro git test test-all lint format bench ui figures docs lock clean
 
 help:
 	@echo 'make repro [PROFILE=full|published|tiny]  environment, then the pipeline'
@@ -25,7 +25,7 @@ help:
 	@echo 'make bench | ui | figures | docs          speed | runs in the browser | pictures and pages of the docs'
 	@echo 'make lock | clean                         pins anew | caches removed'
 
-repro: $(SYNCED)
+repro: git $(SYNCED)
 ifeq ($(strip $(PROFILE)),)
 	$(BIN)/dvc repro
 else
@@ -43,6 +43,14 @@ endif
 	@echo '  dvc plots show        curves, also in plots/; pictures in plots/*/pages/'
 	@echo '  make ui               runs and parameters in the browser'
 	@echo '  docs/                 what the figures mean; README.md names the pages'
+
+# A downloaded archive has no repository; DVC's own message says no more than that.
+git:
+	@git rev-parse --git-dir >/dev/null 2>&1 || grep -qsi 'no_scm *= *true' .dvc/config .dvc/config.local || { \
+	  echo 'Found no git repository in $(CURDIR), which DVC needs. One of the two:'; \
+	  echo '  git init && git add -A && git commit -m start                     everything works'; \
+	  echo '  (echo "[core]"; echo "no_scm = true") >> .dvc/config.local        make repro works, profiles and experiments do not'; \
+	  exit 1; }
 
 test: $(SYNCED_DEV)
 	$(BIN)/python -m pytest -m 'not slow and not pipeline' $(ARGS)

@@ -190,9 +190,7 @@ def test_items_that_occur_twice_are_chosen_by_the_index_alone(tmp_path):
 
 
 def test_a_missing_store_names_the_file_and_the_cure(tmp_path):
-    with pytest.raises(
-        StoreError, match=r"axes\.json: not found; run `dvc repro` or `dvc checkout`"
-    ):
+    with pytest.raises(StoreError, match=r"axes\.json: not found; `dvc checkout --force` brings"):
         ArrayStore(tmp_path / "none")
 
 
@@ -449,7 +447,9 @@ def test_json_refuses_what_has_no_order_or_text_and_leaves_nothing(tmp_path, val
 @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe", b"{'a': 1}"])
 def test_damaged_json_names_the_file(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(StoreError, match=r"a\.json: not valid JSON .* run `dvc checkout`"):
+    with pytest.raises(
+        StoreError, match=r"a\.json: damaged, not valid JSON .*`dvc checkout --force`"
+    ):
         store.read_json(tmp_path / "a.json")
 
 

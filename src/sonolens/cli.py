@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sonolens import cli_data, cli_docs, cli_track
+from sonolens import cli_data, cli_docs, cli_track, errors
 from sonolens import params as base
 from sonolens.stages import params_model, studies
 
@@ -39,8 +39,17 @@ for study in studies():
 
 @params_app.command("check")
 def check() -> None:
-    """Check params.yaml of the current folder."""
-    base.validate(base.load_yaml(Path("params.yaml")), params_model(), "params.yaml")
+    """Check params.yaml of the current folder, and that there are such recordings."""
+    checked = base.validate(base.load_yaml(Path("params.yaml")), params_model(), "params.yaml")
+    raw = Path("data", "raw")
+    known = sorted(path.name for path in raw.glob("*") if path.is_dir())
+    for study in studies():
+        source = getattr(checked, study).source
+        if source not in known:
+            raise base.ParamsError(
+                f"params.yaml: {study}.source: found {source!r}, need one of {', '.join(known)}; "
+                f"`sonolens data add {source} PATH` brings recordings in under this name"
+            )
     typer.echo("params.yaml: every key is known and in range")
 
 
@@ -73,20 +82,21 @@ def _merge(
             raise base.ParamsError(f"{source}: {prefix}{key}: params.yaml has no such key")
         merged[key] = (
             _merge(values[key], value, source, f"{prefix}{key}.")
-            if isinstance(value, dict)
+            if isinstance(value, dict) and isinstance(values[key], dict)
             else value
         )
     return merged
 
 
 def main() -> None:
-    """Console entry: messages of our own errors without a traceback, exit status 1."""
+    """Console entry: messages of foreseen errors without a traceback, exit status 1."""
     try:
         app()
     except Exception as error:
-        if not type(error).__module__.startswith("sonolens."):
+        message = errors.describe(error)
+        if message is None:
             raise
-        typer.secho(f"sonolens: {error}", fg="red", err=True)
+        typer.secho(f"sonolens: {message}", fg="red", err=True)
         sys.exit(1)
 
 

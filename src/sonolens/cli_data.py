@@ -88,6 +88,45 @@ def list_() -> None:
     Console().print(table)
 
 
+@app.command()
+def skipped(
+    study: Annotated[str, typer.Argument(help="whose recordings, e.g. digits")],
+) -> None:
+    """Recordings that the last `prepare` left out under `on_bad_file: skip`, with reasons."""
+    from sonolens.data import manifest
+    from sonolens.store import read_parquet
+
+    whole = read_parquet(Path("data", study, "prepare", "manifest.parquet"))
+    table = manifest.skipped(whole)
+    for path, reason in zip(table["path"], table["reason"], strict=True):
+        typer.echo(f"{path}: {reason}")
+    typer.echo(f"{len(table)} of {len(whole)} recordings left out")
+
+
+@app.command()
+def verify(
+    remove: Annotated[bool, typer.Option("--remove", help="delete the damaged ones")] = False,
+) -> None:
+    """Read DVC's cache again and list damaged objects, which DVC itself takes for intact."""
+    from sonolens.data import verify as cache
+
+    with _bar() as progress:
+        n_objects, found = cache.damaged(Path.cwd(), progress)
+    for item in found:
+        typer.echo(f"{item.path}: damaged in the cache, {item.stored} ({item.n_bytes} bytes)")
+    typer.echo(f"{n_objects} objects read, {len(found)} damaged")
+    if not found:
+        return
+    if not remove:
+        typer.echo("`sonolens data verify --remove` deletes them, so that they can be made anew.")
+        raise typer.Exit(1)
+    cache.remove(found)
+    typer.echo(
+        "Deleted. What stages made: `dvc repro` makes it anew. What was brought in: `dvc fetch`, "
+        "where there is a remote, or `sonolens data add NAME PATH --replace`."
+    )
+
+
 def _tell(added: acquire.Added) -> None:
     console = Console()
     console.print(
@@ -99,6 +138,11 @@ def _tell(added: acquire.Added) -> None:
         console.print(
             f"Left out: {len(added.skipped)} hidden files or links, e.g. {names}", highlight=False
         )
+    if added.remark:
+        console.print(
+            f"As it lies, no classifier can be trained on it: {added.remark}",
+            style="yellow", highlight=False, markup=False,
+        )  # fmt: skip
     if added.tracked:
         console.print(f"Staged for commit: {', '.join(added.tracked)}", highlight=False)
 

@@ -56,6 +56,19 @@ class Digests:
         return self._locked.get(path)
 
 
+def locked_outs(root: Path, stage: str | None = None) -> dict[str, tuple[str, str]]:
+    """Outputs that dvc.lock knows, of one stage or of all: path to (stage, MD5)."""
+    lock = root / "dvc.lock"
+    stages = load_yaml(lock).get("stages", {}) if lock.is_file() else {}
+    return {
+        out["path"]: (name, out["md5"])
+        for name, entries in stages.items()
+        if stage in (None, name)
+        for out in entries.get("outs", [])
+        if "md5" in out
+    }
+
+
 def dvc_digest(path: Path) -> str:
     """MD5 of a file or, with the ending `.dir`, of a folder, as DVC writes it to dvc.lock.
 

@@ -8,6 +8,7 @@ import importlib
 import logging
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,11 +18,21 @@ from typing import Any
 
 from pydantic import create_model
 
-from sonolens import cost, interrupts, keys, parallel
+from sonolens import cost, errors, interrupts, keys, parallel
 from sonolens import params as base
-from sonolens.pipeline import StageSpec, load_pipeline, open_files, owned, scratch
+from sonolens.pipeline import (
+    MAIN_ROOT_MARK,
+    StageSpec,
+    load_pipeline,
+    main_root,
+    open_files,
+    owned,
+    scratch,
+)
 
 WAIT_S = interrupts.GRACE_S + 10
+# DVC sets it for the commands it runs.
+RUN_BY_DVC = "DVC_STAGE"
 log = logging.getLogger(__name__)
 
 
@@ -48,11 +59,39 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{name}: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
     except Exception as error:
-        if not type(error).__module__.startswith("sonolens."):
+        message = errors.describe(error)
+        if message is None:
             raise  # not foreseen: the traceback is the message
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {message}", file=sys.stderr)
         return 1
+    finally:
+        _tell_restorable(Path.cwd(), name)
     return 0
+
+
+def _tell_restorable(root: Path, name: str) -> None:
+    """DVC removes a stage's outputs before it runs; say how those of a failed one come back."""
+    if RUN_BY_DVC not in os.environ:
+        return
+    try:
+        spec = load_pipeline(root)[name]
+        gone = [path for path in spec.outputs if not (root / path).exists()]
+        known = keys.locked_outs(root, name)
+    except (base.ParamsError, KeyError):  # what is wrong there has been told already
+        return
+    gone = [path for path in gone if path in known]
+    command = ["git", "ls-files", "--", *gone]
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout
+    in_git = [path for path in gone if path in listed.splitlines()]
+    cached = [path for path in gone if path not in in_git]
+    ways = [f"`dvc checkout {' '.join(cached)}`"] if cached else []
+    ways += [f"`git restore {' '.join(in_git)}`"] if in_git else []
+    if ways:
+        print(
+            f"{name}: DVC had removed the earlier results before the run; to have them back: "
+            + " and ".join(ways),
+            file=sys.stderr,
+        )
 
 
 def studies() -> list[str]:
@@ -85,6 +124,7 @@ def load_params(root: Path) -> Any:
 def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
     """Run one stage in `root`, the folder with dvc.yaml."""
     guard(root)
+    _need_history(root)
     values = base.load_yaml(root / "params.yaml")
     checked = base.validate(values, params_model(), "params.yaml")
     name = "-".join(part for part in (study, stage, cell) if part)
@@ -93,11 +133,14 @@ def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
         raise StageError(f"dvc.yaml: no stage {name}; it has {', '.join(pipeline)}")
     spec = pipeline[name]
     _need_inputs(root, spec)
+    digests = keys.Digests(root)
+    if RUN_BY_DVC in os.environ:
+        _need_intact(root, spec, digests)
     stage_params = base.StageParams(getattr(checked, study), checked.common, checked.runtime)
     module = importlib.import_module(f"sonolens.studies.{study}.{stage}")
     track = importlib.import_module("sonolens.track")
     device = keys.device_kind(values, load_torch=stage.startswith(track.LIVE_STAGES))
-    key = keys.stage_key(root, spec, values, cell=cell, device=device)
+    key = keys.stage_key(root, spec, values, cell=cell, device=device, digests=digests)
     checkpoints = scratch(root, "ckpt") / key
     resumed = checkpoints.exists()
     started = time.time()
@@ -129,6 +172,17 @@ def guard(root: Path) -> None:
         )
 
 
+def _need_history(root: Path) -> None:
+    """Refuse to compute what DVC would drop without a word."""
+    main = main_root(root)
+    temporary = root.resolve().is_relative_to(main.joinpath(*MAIN_ROOT_MARK))
+    if temporary and (main / ".git" / "shallow").is_file():
+        raise StageError(
+            f"{main} is a shallow clone, from which DVC loses the results of temporary and queued "
+            "experiments; `git fetch --unshallow` first, or run in place (without --temp, --queue)"
+        )
+
+
 def _need_inputs(root: Path, spec: StageSpec) -> None:
     missing = [path for path in spec.deps if not (root / path).exists()]
     if missing:
@@ -136,6 +190,20 @@ def _need_inputs(root: Path, spec: StageSpec) -> None:
             f"missing input {', '.join(missing)}; `dvc repro {spec.name}` makes what stages make, "
             "`dvc checkout` brings back what was made, and `sonolens data list` names the sources"
         )
+
+
+def _need_intact(root: Path, spec: StageSpec, digests: keys.Digests) -> None:
+    """Refuse inputs that are not what their stages made: DVC never reads its cache again."""
+    for path, (maker, needed) in keys.locked_outs(root).items():
+        if not any(path == dep or path.startswith(dep + "/") for dep in spec.data):
+            continue
+        found = digests.of(path)
+        if found != needed:
+            raise StageError(
+                f"{path}: found content with MD5 {found}, but {maker} made {needed} (dvc.lock). "
+                "`sonolens data verify` tells whether DVC's cache is damaged, and clears it; "
+                f"if you changed it on purpose, `dvc commit {maker}`"
+            )
 
 
 @contextmanager

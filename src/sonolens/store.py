@@ -18,6 +18,9 @@ import numpy as np
 import pandas as pd
 from pyarrow import ArrowException
 
+# DVC does not overwrite a changed file without being forced to.
+CURE = "`dvc checkout --force` brings the stored one back, `dvc repro` makes it anew"
+
 
 class StoreError(ValueError):
     """A stored file is missing, damaged or does not fit; the message names it."""
@@ -30,11 +33,23 @@ def whole(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     part = _beside(path, "part")
     encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
     try:
-        with part.open(mode, encoding=encoding, newline=newline) as stream:
+        with _naming(path, part), part.open(mode, encoding=encoding, newline=newline) as stream:
             yield stream
         os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        if part.exists():  # on a read-only disk to remove what is not there fails, too
+            part.unlink()
+
+
+@contextmanager
+def _naming(path: Path, part: Path) -> Iterator[None]:
+    """Failures to write `part`, which the system reports without a name, carry that of `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename in (None, str(part)):
+            error.filename = str(path)
+        raise
 
 
 def move_all(moves: Sequence[tuple[Path, Path]]) -> None:
@@ -127,11 +142,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise StoreError(f"{path}: not found; run `dvc repro` or `dvc checkout`") from error
+        raise StoreError(f"{path}: not found; {CURE}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StoreError(
-            f"{path}: not valid JSON ({error}); delete it and run `dvc checkout`"
-        ) from error
+        raise StoreError(f"{path}: damaged, not valid JSON ({error}); {CURE}") from error
 
 
 def write_csv(path: Path, table: pd.DataFrame, digits: int = 6) -> None:
@@ -151,11 +164,10 @@ def read_parquet(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path, engine="pyarrow")
     except FileNotFoundError as error:
-        raise StoreError(f"{path}: not found; run `dvc repro` or `dvc checkout`") from error
+        raise StoreError(f"{path}: not found; {CURE}") from error
     except (OSError, ValueError, KeyError, NotImplementedError, ArrowException) as error:
-        raise StoreError(
-            f"{path}: damaged ({error}); delete it and run `dvc checkout` or `dvc repro`"
-        ) from error
+        reason = " ".join(str(error).split())
+        raise StoreError(f"{path}: damaged ({reason}); {CURE}") from error
 
 
 class ArrayStore:
@@ -173,20 +185,15 @@ class ArrayStore:
         try:
             self.values: np.ndarray = np.lib.format.open_memmap(path, mode="r")
         except (OSError, ValueError, TypeError, OverflowError, SyntaxError, TokenError) as error:
-            raise StoreError(
-                f"{path}: damaged or missing ({error}); delete {folder} and run `dvc checkout`"
-            ) from error
+            raise StoreError(f"{path}: damaged or missing ({error}); {CURE}") from error
         lengths = self.index["length"].to_numpy() if self.ragged else np.ones(len(self.index), int)
         needed = int(lengths.sum())
         if self.values.ndim == 0 or len(self.values) != needed:
             found = self.values.shape
-            raise StoreError(
-                f"{path}: shape {found}, index.parquet needs {needed} rows; run `dvc checkout`"
-            )
+            raise StoreError(f"{path}: shape {found}, index.parquet needs {needed} rows; {CURE}")
         if self.ragged and not np.array_equal(self.index["offset"], np.cumsum(lengths) - lengths):
             raise StoreError(
-                f"{self.folder / 'index.parquet'}: offsets and lengths do not fit; "
-                "run `dvc checkout`"
+                f"{self.folder / 'index.parquet'}: offsets and lengths do not fit; {CURE}"
             )
 
     @property
@@ -311,7 +318,8 @@ def write_store(folder: Path, axes: dict[str, Any], ragged: bool = False) -> Ite
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        with (part / "values.npy").open("wb+") as stream:
+        values = part / "values.npy"
+        with _naming(folder / values.name, values), values.open("wb+") as stream:
             writer = ArrayWriter(folder, stream, ragged)
             yield writer
             if not writer.index:

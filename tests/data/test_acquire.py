@@ -347,7 +347,7 @@ def test_one_folder_gives_its_content(root, tools, tmp_path, make_digits):
     assert sorted(Path(name).name for name in added.skipped) == [".DS_Store", "link.wav"]
     assert seen[-1] == ("copy", added.n_bytes, added.n_bytes)
     assert len(seen) == 4
-    assert tools["commands"] == [["-m", "dvc", "add", "--quiet", "data/raw/fsdd/recordings"]]
+    assert tools["commands"] == [["-m", "dvc", "add", "data/raw/fsdd/recordings"]]
     assert not list((root / ".dvc").rglob("*.wav"))
 
 

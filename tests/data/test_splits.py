@@ -202,7 +202,7 @@ def test_a_class_with_one_example_is_named():
         splits.leaky_folds(frame, 3, 0)
     with pytest.raises(SplitError, match=r"class L9 has 1 example\(s\)"):
         splits.grouped_folds(frame, 3, 0, "item")
-    with pytest.raises(SplitError, match="class 9 is in no training item"):
+    with pytest.raises(SplitError, match="class L9 is in no training item"):
         splits.check(splits.grouped_folds(frame, 3, 0, "person"), frame, "person")
 
 
@@ -217,7 +217,7 @@ FOLD = Fold(("c/0_p00_0", "c/1_p00_0"), ("c/0_p01_0",), ("c/0_p02_0",))
         (FOLD._replace(test=("c/0_p01_1",)), "person p01 is in val and test"),
         (FOLD._replace(test=("c/nobody",)), "item c/nobody is not among the kept items"),
         (FOLD._replace(test=("c/0_p02_0",) * 2), "item c/0_p02_0 is in it twice"),
-        (FOLD._replace(test=("c/3_p02_0",)), "class 3 is in no training item"),
+        (FOLD._replace(test=("c/3_p02_0",)), "class L3 is in no training item"),
     ],
 )
 def test_check_names_what_is_wrong(fold, message):

@@ -43,6 +43,7 @@ MIN_EXPANDED_LIMIT = 100 * 2**20
 MAX_MEMBERS = 2_000_000
 DOWNLOAD_COPIES = 4
 IMPORT_COPIES = 2
+NO_GIT = "`git init` makes one, `dvc config --local core.no_scm true` does without"
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -76,6 +77,8 @@ class Added:
         Hidden files, links and devices that were left behind.
     tracked
         Files that `git add` took, relative to the root; empty outside a git repository.
+    remark
+        Why no classifier can be trained on own recordings as they lie; empty where one can.
     """
 
     source: str
@@ -84,6 +87,7 @@ class Added:
     n_bytes: int
     skipped: tuple[str, ...]
     tracked: tuple[str, ...]
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -381,12 +385,15 @@ def _install(
         shutil.rmtree(target)
         if before.exists():
             shutil.move(before, target)
+        elif not any(target.parent.iterdir()):
+            target.parent.rmdir()
         raise
     return _stage(root, source, target, skipped)
 
 
 def _dvc_add(root: Path, source: str) -> None:
-    _run(root, [sys.executable, "-m", "dvc", "add", "--quiet", f"{RAW}/{source}/recordings"])
+    # With --quiet, DVC would not even say why it failed.
+    _run(root, [sys.executable, "-m", "dvc", "add", f"{RAW}/{source}/recordings"])
 
 
 def _stage(root: Path, source: str, target: Path, skipped: tuple[str, ...]) -> Added:
@@ -399,10 +406,22 @@ def _stage(root: Path, source: str, target: Path, skipped: tuple[str, ...]) -> A
     tracked = tuple(name for name in names if (root / name).is_file()) if _in_git(root) else ()
     if tracked:
         _run(root, ["git", "add", "--", *tracked])
-    return Added(source, target, len(sizes), sum(sizes), skipped, tracked)
+    return Added(source, target, len(sizes), sum(sizes), skipped, tracked, _remark(source, target))
+
+
+def _remark(source: str, target: Path) -> str:
+    """Own recordings may be of any kind, so a layout that is not ours is no error here."""
+    if registry.info(source):
+        return ""
+    try:
+        registry.load(source).recordings(target, task="label", partial=True)
+    except CorpusError as error:
+        return str(error)
+    return ""
 
 
 def _run(root: Path, command: list[str]) -> None:
+    """Raises AcquireError with what the program says."""
     answer = subprocess.run(
         command,
         cwd=root,
@@ -413,7 +432,9 @@ def _run(root: Path, command: list[str]) -> None:
     )
     if answer.returncode != 0:
         name = " ".join(["dvc", *command[3:]] if command[0] == sys.executable else command)
-        raise AcquireError(f"`{name}` failed: {(answer.stderr or answer.stdout).strip()}")
+        said = (answer.stderr or answer.stdout).strip()
+        advice = f"; {NO_GIT}" if "not a git repository" in said else ""
+        raise AcquireError(f"`{name}` failed: {said}{advice}")
 
 
 def _in_git(root: Path) -> bool:

@@ -17,6 +17,9 @@ PCM_16_SCALE = 2.0**-15
 # Writers that stream do not know the length in advance and leave these in the header.
 UNKNOWN_LENGTHS = (0, 0xFFFFFFFF)
 MIN_DURATION_S = 0.05
+# 8-bit samples reach 127/128. A peak is not flat for three samples unless it was cut.
+FULL_SCALE = 0.99
+N_FLAT = 3
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,10 @@ class Audio:
         Channels of the file; their mean is the waveform.
     sha256
         Of the bytes of the file; empty where there is no file.
+    subtype_native
+        Sample format of the file as libsndfile names it, e.g. PCM_U8, PCM_16, FLOAT.
+    clipped_share
+        Share of samples that are clipped in one of the channels, see `clipped_share`.
     """
 
     waveform: np.ndarray
@@ -40,6 +47,8 @@ class Audio:
     sample_rate_native: int
     n_channels_native: int
     sha256: str = ""
+    subtype_native: str = "computed"
+    clipped_share: float = 0.0
 
     @property
     def duration_s(self) -> float:
@@ -92,7 +101,7 @@ def read_audio(path: Path) -> Audio:
     if missing > 0:
         raise BadRecording(path, f"truncated: {missing} bytes of sound are missing", digest)
     try:
-        samples, sample_rate = _decode(content)
+        samples, sample_rate, subtype = _decode(content)
     except soundfile.LibsndfileError as error:
         raise BadRecording(path, f"not audio, or damaged ({error.error_string})", digest) from error
     except _Truncated as error:
@@ -106,16 +115,43 @@ def read_audio(path: Path) -> Audio:
         raise BadRecording(path, reason, digest)
     if not waveform.any():
         raise BadRecording(path, "silent: every sample is zero", digest)
-    waveform = np.ascontiguousarray(waveform)
-    return Audio(waveform, sample_rate, sample_rate, samples.shape[1], digest)
+    return Audio(
+        np.ascontiguousarray(waveform),
+        sample_rate,
+        sample_rate,
+        samples.shape[1],
+        digest,
+        subtype,
+        clipped_share(samples),
+    )
+
+
+def clipped_share(samples: np.ndarray) -> float:
+    """Share of samples in runs of three or more equal ones at full scale, in any channel.
+
+    Parameters
+    ----------
+    samples
+        shape=(time, channel), full scale = 1.
+    """
+    loud = np.abs(samples) >= FULL_SCALE
+    if not loud.any():
+        return 0.0
+    # flat[t]: samples t and t + 1 are equal and loud; a run of three holds two of them.
+    flat = loud[1:] & (samples[1:] == samples[:-1])
+    starts = flat[: len(flat) - N_FLAT + 2] & flat[N_FLAT - 2 :]
+    clipped = np.zeros(samples.shape, bool)
+    for shift in range(N_FLAT):
+        clipped[shift : shift + len(starts)] |= starts
+    return float(clipped.any(axis=1).mean())
 
 
 class _Truncated(ValueError):
     """Fewer frames decoded than the header claims."""
 
 
-def _decode(content: bytes) -> tuple[np.ndarray, int]:
-    """Samples, shape=(time, channel), float32, and their rate."""
+def _decode(content: bytes) -> tuple[np.ndarray, int, str]:
+    """Samples, shape=(time, channel), float32, their rate and their format in the file."""
     with soundfile.SoundFile(io.BytesIO(content)) as file:
         if file.subtype == "PCM_16":
             integers = file.read(dtype="int16", always_2d=True)
@@ -125,7 +161,7 @@ def _decode(content: bytes) -> tuple[np.ndarray, int]:
         # Some formats, OGG and streams among them, only estimate the number of frames.
         if file.format in ("WAV", "FLAC", "AIFF") and len(samples) < file.frames:
             raise _Truncated(f"truncated: {len(samples)} of {file.frames} frames could be decoded")
-        return samples, int(file.samplerate)
+        return samples, int(file.samplerate), str(file.subtype)
 
 
 def _missing_bytes(content: bytes) -> int:
@@ -243,6 +279,9 @@ def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> float:
         raise ValueError(f"{path}: {int((~np.isfinite(values)).sum())} samples are NaN or infinite")
     peak = float(np.abs(values).max())
     gain = 1.0 if peak <= 1 else 1 / peak
+    # libsndfile would lose the reason when the disk is full.
+    content = io.BytesIO()
+    soundfile.write(content, pcm_16(values * gain), sample_rate, subtype="PCM_16", format="WAV")
     with whole(Path(path)) as stream:
-        soundfile.write(stream, pcm_16(values * gain), sample_rate, subtype="PCM_16", format="WAV")
+        stream.write(content.getbuffer())
     return gain

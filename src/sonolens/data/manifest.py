@@ -35,6 +35,8 @@ COLUMNS = (
     "sample_rate",
     "sample_rate_native",
     "n_channels_native",
+    "subtype_native",
+    "clipped_share",
     "licence",
     "sha256",
     "kept",
@@ -86,7 +88,8 @@ def build(
     DataFrame
         Columns `COLUMNS`, then the recordings' own; one row per recording, sorted by item_id,
         which is ``corpus/recording_id``. Rows not kept have `duration_s` NaN, and 0 for what is
-        not known. ``attrs["content"]`` says how the sound compares with the published corpus:
+        not known. Classes of which no recording was kept have class_index -1, the others are
+        counted from 0. ``attrs["content"]`` says how the sound compares with the published corpus:
         ``verified``; ``differs``; ``partial``, recordings are missing; ``unknown``, there is no
         checksum.
 
@@ -110,9 +113,13 @@ def build(
         if bad and (on_bad_file == "stop" or len(bad) == len(rows)):
             raise ManifestError(_describe_bad(bad, len(rows), on_bad_file))
         content = _compare([recording for _, recording in items], digest.hexdigest(), partial)
+    _tell(rows)
+    _close_gaps(rows)
     table = pd.DataFrame(rows)
     table = table[[*COLUMNS, *(name for name in table.columns if name not in COLUMNS)]]
     table.attrs["content"] = content
+    for text in _warnings(table):
+        _log.warning(text)
     return table
 
 
@@ -186,6 +193,8 @@ def _row(
         "sample_rate": sample_rate,
         "sample_rate_native": 0,
         "n_channels_native": 0,
+        "subtype_native": "",
+        "clipped_share": 0.0,
         "licence": recording.licence,
         "sha256": "",
         "kept": False,
@@ -209,18 +218,49 @@ def _row(
         "duration_s": len(waveform) / sample_rate,
         "sample_rate_native": audio.sample_rate_native,
         "n_channels_native": audio.n_channels_native,
+        "subtype_native": audio.subtype_native,
+        "clipped_share": audio.clipped_share,
         "sha256": audio.sha256 or hashlib.sha256(audio.waveform.tobytes()).hexdigest(),
         "kept": True,
     }
 
 
+def _tell(rows: list[dict[str, Any]]) -> None:
+    """Name what was left out, and what was taken though it is damaged."""
+    bad = [row for row in rows if not row["kept"]]
+    if bad:
+        _log.warning("%d of %d recordings are left out:", len(bad), len(rows))
+        for line in _lines(bad):
+            _log.warning(line)
+    clipped = [row for row in rows if row["clipped_share"] > 0]
+    if clipped:
+        worst = max(clipped, key=lambda row: row["clipped_share"])
+        percent = 100 * worst["clipped_share"]
+        _log.warning(
+            "%d of %d recordings are clipped, %s most (%.2g %% of its samples); they are kept, "
+            "the column clipped_share of the manifest tells them apart",
+            len(clipped), len(rows), worst["path"] or worst["item_id"], percent,
+        )  # fmt: skip
+
+
+def _close_gaps(rows: list[dict[str, Any]]) -> None:
+    """Count the classes that have items from 0 without gaps; -1 for those that have none."""
+    present = sorted({row["class_index"] for row in rows if row["kept"]})
+    for row in rows:
+        known = row["class_index"] in present
+        row["class_index"] = present.index(row["class_index"]) if known else -1
+
+
+def _lines(bad: list[dict[str, Any]]) -> list[str]:
+    return [f"  {row['path'] or row['item_id']}: {row['reason']}" for row in bad]
+
+
 def _describe_bad(bad: list[dict[str, Any]], n_all: int, on_bad_file: str) -> str:
-    lines = [f"  {row['path'] or row['item_id']}: {row['reason']}" for row in bad]
     if on_bad_file == "stop":
         advice = "repair or remove them, or set on_bad_file: skip"
     else:
         advice = "none is left to work with; repair them"
-    return "\n".join([f"{len(bad)} of {n_all} recordings are unusable; {advice}:", *lines])
+    return "\n".join([f"{len(bad)} of {n_all} recordings are unusable; {advice}:", *_lines(bad)])
 
 
 def report(manifest: pd.DataFrame) -> dict[str, Any]:
@@ -230,7 +270,8 @@ def report(manifest: pd.DataFrame) -> dict[str, Any]:
     -------
     dict
         n_person, n_item (kept), n_skipped, skipped (reason to count), n_by_label, n_by_corpus,
-        n_by_sample_rate_native, duration_s (total, min, max), items_per_person (min, max),
+        n_by_sample_rate_native, n_by_channels_native, n_by_subtype_native, n_clipped (kept, with
+        clipped samples), duration_s (total, min, max), items_per_person (min, max),
         n_duplicate (kept items whose bytes occurred before) and n_duplicate_across_persons
         (persons share them), content (see `build`; ``unknown`` for a table made otherwise) and
         warnings.
@@ -239,7 +280,6 @@ def report(manifest: pd.DataFrame) -> dict[str, Any]:
     kept = manifest[manifest["kept"]]
     skipped = manifest[~manifest["kept"]]
     per_person = kept.groupby("person_id").size()
-    same = kept.groupby("sha256")
     return {
         "n_person": int(kept["person_id"].nunique()),
         "n_item": len(kept),
@@ -248,6 +288,9 @@ def report(manifest: pd.DataFrame) -> dict[str, Any]:
         "n_by_label": counts(kept["label"]),
         "n_by_corpus": counts(kept["corpus"]),
         "n_by_sample_rate_native": counts(kept["sample_rate_native"]),
+        "n_by_channels_native": counts(kept["n_channels_native"]),
+        "n_by_subtype_native": counts(kept["subtype_native"]),
+        "n_clipped": int((kept["clipped_share"] > 0).sum()),
         "duration_s": {
             "total": float(kept["duration_s"].sum()),
             "min": float(kept["duration_s"].min()),
@@ -255,10 +298,35 @@ def report(manifest: pd.DataFrame) -> dict[str, Any]:
         },
         "items_per_person": {"min": int(per_person.min()), "max": int(per_person.max())},
         "n_duplicate": int(len(kept) - kept["sha256"].nunique()),
-        "n_duplicate_across_persons": int((same["person_id"].nunique() > 1).sum()),
+        "n_duplicate_across_persons": _n_shared(kept),
         "content": content,
-        "warnings": [DIFFERS] if content == "differs" else [],
+        "warnings": ([DIFFERS] if content == "differs" else []) + _warnings(manifest),
     }
+
+
+def _n_shared(kept: pd.DataFrame) -> int:
+    return int((kept.groupby("sha256")["person_id"].nunique() > 1).sum())
+
+
+def _warnings(manifest: pd.DataFrame) -> list[str]:
+    found = []
+    n_shared = _n_shared(manifest[manifest["kept"]])
+    lost = sorted(set(manifest["label"]) - set(manifest.loc[manifest["kept"], "label"]))
+    if lost:
+        found.append(f"no usable recording, so no class, of the label(s) {', '.join(lost)}")
+    if n_shared:
+        found.append(
+            f"{n_shared} recording(s) lie under two persons, byte for byte: no split keeps them "
+            "apart"
+        )
+    return found
+
+
+def skipped(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Recordings that were left out, with the columns path and reason."""
+    table = manifest[~manifest["kept"]]
+    path = table["path"].where(table["path"] != "", table["item_id"])
+    return pd.DataFrame({"path": path, "reason": table["reason"]}).reset_index(drop=True)
 
 
 def counts(values: pd.Series) -> dict[str, int]:

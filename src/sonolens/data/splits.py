@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from sonolens import rng
-from sonolens.store import StoreError, read_json, write_json
+from sonolens.store import CURE, StoreError, read_json, write_json
 
 PARTS = ("train", "val", "test")
 VAL_SHARE = 0.15
@@ -208,7 +208,8 @@ def check(
         missing = np.setdiff1d(classes[everything], classes[rows["train"]])
         if len(missing):
             raise SplitError(
-                f"{where}: class {missing[0]} is in no training item, though val or test have it"
+                f"{where}: class {_label(table, missing[0])} is in no training item, though val or "
+                "test have it; add recordings of it by more persons, or set another n_folds"
             )
 
 
@@ -225,9 +226,7 @@ def read(path: Path) -> dict[str, list[Fold]]:
     try:
         return {name: [_fold(parts) for parts in folds] for name, folds in values.items()}
     except (AttributeError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{path}: not a file of splits ({error!r}); run `dvc checkout` or `dvc repro`"
-        ) from error
+        raise StoreError(f"{path}: not a file of splits ({error!r}); {CURE}") from error
 
 
 def _fold(parts: Mapping[str, Iterable[str]]) -> Fold:

@@ -6,6 +6,8 @@ optional, and further columns become columns of the manifest.
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -37,7 +39,8 @@ def recordings(folder: Path, *, task: str = "label", partial: bool = True) -> li
     Raises
     ------
     CorpusError
-        If there is nothing, the layout is another, or the table lacks a column or a value.
+        If there is nothing, the layout is another, the table lacks a column or a value, there is
+        but one label, or two labels or persons are told apart by nothing but case or encoding.
     """
     source = folder.parent.name
     if not folder.is_dir() and not folder.parent.is_dir():
@@ -52,6 +55,13 @@ def recordings(folder: Path, *, task: str = "label", partial: bool = True) -> li
     has_table = (folder / TABLE_NAME).is_file()
     table = _from_csv(folder) if has_table else _from_folders(folder, files)
     labels = sorted(table["label"].unique())
+    if len(labels) < 2:
+        raise CorpusError(
+            f"{folder}: all {len(table)} recordings have the label {labels[0]!r}, need two labels "
+            "or more; the folders right below are labels, those below them persons"
+        )
+    for column in ("label", "person"):
+        _refuse_lookalikes(folder, column, table[column].unique())
     licence = card_licence(folder.parent / "card.md")
     extra = [name for name in table.columns if name not in (*NEEDED, "session")]
     found = [
@@ -83,6 +93,18 @@ def card_licence(card: Path) -> str:
             text = line.split(":", 1)[1].split(";")[0].split(". ")[0].strip().rstrip(".")
             return text or UNKNOWN_LICENCE
     return UNKNOWN_LICENCE
+
+
+def _refuse_lookalikes(folder: Path, column: str, names: Iterable[str]) -> None:
+    """One person under two names would stand on both sides of a split."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), name)
+        if other != name:
+            raise CorpusError(
+                f"{folder}: the {column}s {other!r} and {name!r} differ in letter case, spaces or "
+                "encoding alone; give them one name, or names that differ"
+            )
 
 
 def _from_folders(folder: Path, files: list[Path]) -> pd.DataFrame:

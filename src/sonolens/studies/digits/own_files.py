@@ -60,7 +60,8 @@ class OwnFiles:
         BadRecording
             The file cannot be decoded or has no sound.
         """
-        waveform = usable(read_audio(path), self.front_end.sample_rate, path)
+        audio = read_audio(path)
+        waveform = usable(audio, self.front_end.sample_rate, path)
         placement = self.description["placement"]
         window, offset = place(waveform, self.front_end.n_samples, placement, 0.5)
         inputs = self._analyse(window)
@@ -72,7 +73,8 @@ class OwnFiles:
             attribution, baseline = self._attribute(method, inputs, target, name)
             maps[method_label(method, baseline)] = attribution.numpy()
             rows.append(
-                {"file": str(path), "window_start_s": max(0, -offset) / self.front_end.sample_rate,
+                {"file": str(path), "clipped_share": audio.clipped_share,
+                 "window_start_s": max(0, -offset) / self.front_end.sample_rate,
                  "predicted": self.classes[predicted], "p": float(probability[predicted]),
                  "method": method, "baseline": baseline}
                 | self._listen(window, attribution, predicted, f"{name}_{method}")
