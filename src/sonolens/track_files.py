@@ -210,7 +210,7 @@ def places(root: Path, *, history: bool = True) -> Iterator[Place]:
 
 
 def revisions(root: Path) -> list[Place]:
-    """Heads of DVC's experiments and of branches, all in `root` as it is."""
+    """Heads of DVC's experiments and of branches, the oldest first, all in `root` as it is."""
     fields = "%(objectname) %(parent) %(committerdate:unix) %(refname)".replace(" ", "%09")
     text = git(root, "for-each-ref", f"--format={fields}", "refs/exps", "refs/heads")
     found = []
@@ -222,7 +222,7 @@ def revisions(root: Path) -> list[Place]:
         name = experiment[1] if experiment else ref.removeprefix("refs/heads/")
         parent = (parents.split() or [""])[0]
         found.append(Place(root, name, commit, parent, experiment is not None, int(committed)))
-    return found
+    return sorted(found, key=lambda place: place.committed_s)
 
 
 @contextmanager
