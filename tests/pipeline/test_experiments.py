@@ -150,8 +150,16 @@ def lab(repro: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
             params = project.read_yaml(root / "params.yaml")
             params["digits"]["report"]["n_resamples"] = 104
             (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-            # The address is that of the process which starts the workers.
-            project.run(root, "dvc", "queue", "start", "-j", "2", MLFLOW_TRACKING_URI=STORE)
+            # The address is that of the process which starts the workers; they keep its output
+            # open, so that nobody may wait for its end.
+            subprocess.run(
+                ["dvc", "queue", "start", "-j", "2"],
+                cwd=root,
+                env=project.environment(MLFLOW_TRACKING_URI=STORE),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=True,
+            )
             wait_for("the stuck stage", lambda: list(root.parent.glob("stuck.*")))
             project.run(root, "dvc", "queue", "kill", "stuck")
             ended = {
