@@ -7,12 +7,14 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -397,6 +399,44 @@ def test_resumed_stage_adds_no_step_twice(repo: Path, params: dict[str, Any]) ->
     assert steps(client, child, "trained/speaker/fold0/seed0/val_loss") == [0, 1, 2, 3]
 
 
+def test_stage_that_reports_nothing_says_how_it_failed(repo: Path, params: dict[str, Any]) -> None:
+    spec = load_pipeline(repo, params)["toy-report"]
+    for error, status in ((ZeroDivisionError("no"), "FAILED"), (KeyboardInterrupt(), "KILLED")):
+        with pytest.raises(type(error)):
+            run_stage(repo, params, "report", error=error)
+        row, (child,), _ = look(repo, params)
+        assert (row.info.status, child.info.status) == (status, status)
+    assert child.info.run_name == "toy-report"
+    assert child.data.tags["sonolens.error"] == "KeyboardInterrupt: "
+    # The next try succeeds and takes both over.
+    track.note_stage(repo, spec, params, 1000.0, 1002.5)
+    publish(repo, params)
+    taken, (again,), _ = look(repo, params)
+    assert (taken.info.run_id, again.info.run_id) == (row.info.run_id, child.info.run_id)
+    assert (taken.info.status, again.info.status) == ("FINISHED", "FINISHED")
+    assert not {"sonolens.error"} & (taken.data.tags.keys() | again.data.tags.keys())
+
+
+def test_same_stage_at_once_has_a_child_of_its_own(repo: Path, params: dict[str, Any]) -> None:
+    spec = load_pipeline(repo, params)["toy-train"]
+    with track.open_record(repo, spec, params, study="toy", stage="train") as first:
+        first.metrics({"loss": 1.0}, step=0)
+        run_stage(repo, params, "train", n_epochs=1)
+    _, children, _ = look(repo, params)
+    assert [child.info.status for child in children] == ["FINISHED", "FINISHED"]
+
+
+def test_long_param_is_cut_and_told_apart_by_its_digest(repo: Path, params: dict[str, Any]) -> None:
+    params["toy"]["explain"]["methods"] = ["a" * 7000]
+    publish(repo, params)
+    row, _, _ = look(repo, params)
+    text = row.data.params["toy.explain.methods"]
+    assert len(text) <= 6000
+    assert text.startswith('["aaaa')
+    assert re.search(r"… sha256:[0-9a-f]{64}$", text)
+    assert not [line for line in track.check(repo, history=False) if "toy.explain" in line]
+
+
 def test_interrupt_is_killed(repo: Path, params: dict[str, Any]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
@@ -538,6 +578,42 @@ def test_store_out_of_reach_is_a_warning_within_seconds(
     assert published["study"] == "toy"
 
 
+def test_credentials_are_handed_over_and_never_shown(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "old")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "old")
+    assert track._hand_over_credentials("https://me:s%40cret@host:5000/x") == "https://host:5000/x"
+    assert os.environ["MLFLOW_TRACKING_USERNAME"] == "me"
+    assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "s@cret"
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("sqlite:///broken.db", r"broken\.db: .*not a database.*track sync"),
+        ("sqlite:///card.md/x.db", r"card\.md/x\.db: .*move it away"),
+        (
+            "mysql+nowhere://me:secret@127.0.0.1:{port}/db",
+            "nowhere.*correct MLFLOW_TRACKING_URI",
+        ),
+    ],
+)
+def test_unusable_database_is_a_plain_message_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, message: str
+) -> None:
+    root = make_repo(tmp_path / "repo")
+    _write(root / "broken.db", "this is no database\n" * 100)
+    _write(root / "card.md", "a file where a folder is needed")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(port=server.getsockname()[1]))
+        begun = time.monotonic()
+        with pytest.raises(track.TrackingError, match=message) as caught:
+            track.open_store(root)
+    assert time.monotonic() - begun < 10
+    assert "secret" not in str(caught.value)
+
+
 def test_store_lost_on_the_way_does_not_stop_the_stage(
     repo: Path, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -610,19 +686,157 @@ def test_sync_rebuilds_rows_and_check_finds_mismatches(
     assert runner.invoke(app, ["check"]).exit_code == 0
     assert "nothing to do" in runner.invoke(app, ["sync"]).output
 
-    row, _, client = look(history, PARAMS)
-    client.log_metric(row.info.run_id, "accuracy_person", 0.1)
-    wrong = runner.invoke(app, ["check"])
-    assert wrong.exit_code == 1
-    assert "accuracy_person is 0.1, the files have 0.5" in wrong.output
-    assert "in line" in runner.invoke(app, ["sync", "--workspace-only"]).output
-    assert runner.invoke(app, ["check"]).exit_code == 0
-
     _write(history / "src/sonolens/studies/toy/train.py", "changed\n")
     stale = runner.invoke(app, ["check"])
     assert stale.exit_code == 1
     assert "files changed since it was published" in stale.output
     _git(history, "checkout", "-q", "src")
+
+
+@pytest.fixture
+def synced(history: Path) -> Iterator[tuple[Path, Any, Any]]:
+    """The repository in line with its store, the workspace's row and the client."""
+    published = {"key": keys.experiment_key(history, PARAMS, "toy"), "study": "toy"}
+    write_json(history / "metrics/toy/published.json", published)
+    track.sync(history)
+    row, _, client = look(history, PARAMS)
+    assert track.check(history) == []
+    yield history, row, client
+    write_results(history)
+    track.sync(history)
+
+
+def test_metric_edited_in_the_store(synced: tuple[Path, Any, Any]) -> None:
+    root, row, client = synced
+    client.log_metric(row.info.run_id, "accuracy_person", 0.1)
+    (line,) = track.check(root)
+    assert f"{row.info.run_name}: metric accuracy_person is 0.1, the files have 0.5" in line
+    assert track.sync(root) == [f"toy: {row.info.run_name} brought in line with the files"]
+    assert track.check(root) == track.sync(root) == []
+    assert client.get_run(row.info.run_id).info.end_time == row.info.end_time
+
+
+def test_metric_of_an_experiment_edited_in_the_store(synced: tuple[Path, Any, Any]) -> None:
+    root, _, client = synced
+    values = copy.deepcopy(PARAMS)
+    values["toy"]["train"]["lr"] = 0.3
+    row, _, _ = look(root, values)
+    client.log_metric(row.info.run_id, "n_person", 99.0)
+    (line,) = track.check(root)
+    assert "quiet-fox: metric n_person is 99.0, the files have 3.0" in line
+    assert track.check(root, history=False) == []
+    assert track.sync(root) == ["toy: quiet-fox brought in line with the files"]
+    assert track.check(root) == []
+
+
+def test_metric_edited_in_the_files(synced: tuple[Path, Any, Any]) -> None:
+    root, row, client = synced
+    write_results(root, accuracy=0.375)
+    lines = track.check(root)
+    assert any("metric accuracy_person is 0.5, the files have 0.375" in line for line in lines)
+    assert any("artefacts are not those of the files" in line for line in lines)
+    track.sync(root)
+    assert track.check(root) == []
+    folder = Path(row.info.artifact_uri.removeprefix("file://"))
+    assert "0.375" in (folder / "metrics/summary.json").read_text()
+    assert client.get_run(row.info.run_id).data.metrics["accuracy_person"] == 0.375
+
+
+def test_rows_deleted_in_mlflow_come_back(synced: tuple[Path, Any, Any]) -> None:
+    root, row, client = synced
+    client.delete_run(row.info.run_id)
+    assert any("is deleted in MLflow" in line for line in track.check(root))
+    assert track.sync(root) == [f"toy: {row.info.run_name} was deleted in MLflow: restored"]
+    client.delete_run(row.info.run_id)
+    publish(root, PARAMS)  # a repetition brings it back too, rather than make a double
+    assert look(root, PARAMS)[0].info.run_id == row.info.run_id
+
+    client.delete_experiment(row.info.experiment_id)
+    assert len(track.check(root)) == 2  # both rows went with it
+    track.sync(root)
+    assert look(root, PARAMS)[0].info.run_id == row.info.run_id
+    assert track.check(root) == []
+
+
+def test_artefacts_that_are_gone_are_sent_again(synced: tuple[Path, Any, Any]) -> None:
+    root, row, _ = synced
+    folder = Path(row.info.artifact_uri.removeprefix("file://"))
+    shutil.rmtree(folder)
+    assert any("artefacts are not those of the files" in line for line in track.check(root))
+    track.sync(root)
+    assert (folder / "plots/pages/report/report.html").is_file()
+    assert not (folder / "metrics/published.json").exists()
+    assert track.check(root) == []
+
+
+def test_doubles_are_listed(synced: tuple[Path, Any, Any]) -> None:
+    root, row, client = synced
+    double = client.create_run(row.info.experiment_id, tags=row.data.tags)
+    (line,) = track.check(root)
+    assert "2 rows with the key" in line
+    assert f"{row.info.run_name} {row.info.run_id}); delete all but the last" in line
+    client.delete_run(double.info.run_id)
+    assert track.check(root) == []
+
+
+def test_experiments_renamed_and_removed_in_dvc(synced: tuple[Path, Any, Any]) -> None:
+    root, _, client = synced
+    values = copy.deepcopy(PARAMS)
+    values["toy"]["train"]["lr"] = 0.3
+    (ref,) = _git(root, "for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
+    commit = _git(root, "rev-parse", ref)
+    renamed = ref.replace("quiet-fox", "loud-fox")
+    _git(root, "update-ref", renamed, commit)
+    _git(root, "update-ref", "-d", ref)
+    assert any("of loud-fox, its tags do not say so" in line for line in track.check(root))
+    assert any("once quiet-fox" in line for line in track.sync(root))
+    row, _, _ = look(root, values)
+    assert (row.info.run_name, row.data.tags["sonolens.dvc_exps"]) == ("loud-fox", "loud-fox")
+    _git(root, "update-ref", "-d", renamed)
+    assert track.check(root) == track.sync(root) == []  # the record outlives the experiment
+    assert look(root, values)[0].info.status == "FINISHED"
+    _git(root, "update-ref", ref, commit)
+    track.sync(root)
+    assert client.get_run(row.info.run_id).info.run_name == "quiet-fox"
+
+
+def test_pictures_of_commits_come_from_the_cache(tmp_path: Path) -> None:
+    """Pages are cached by DVC, so git has only their digest."""
+    root = make_repo(tmp_path / "repo")
+    _write(root / ".gitignore", (root / ".gitignore").read_text() + "/plots/toy/pages/\n")
+    _write(root / "plots/toy/pages/report/deep/a.txt", "a")
+    page = root / "plots/toy/pages/report"
+    entry = {"path": "plots/toy/pages/report", "md5": keys.dvc_digest(page), "hash": "md5"}
+    lock = {"schema": "2.0", "stages": {"toy-report": {"cmd": "c", "outs": [entry]}}}
+    _write(root / "dvc.lock", yaml.safe_dump(lock))
+    publish(root, PARAMS)
+    _git(root, "rm", "-rq", "--cached", "plots/toy/pages")
+    _git(root, "add", "-A")
+    _git(root, "commit", "-qm", "published")
+    shutil.rmtree(page)
+    row, _, _ = look(root, PARAMS)
+    assert track.check(root) == []  # the row has them
+    folder = Path(row.info.artifact_uri.removeprefix("file://"))
+    shutil.rmtree(folder)
+    _write(root / "params.yaml", yaml.safe_dump(PARAMS | {"common": {"seed": 1}}))
+    lines = track.sync(root)
+    assert any("without plots/toy/pages/report: not in DVC's cache" in line for line in lines)
+    assert not (folder / "plots/pages").exists()
+    assert (folder / "plots/history.csv").is_file()
+    assert "brought in line" not in "".join(track.sync(root))
+
+    from dvc.repo import Repo
+
+    # What another checkout has in its cache, as after `dvc fetch`.
+    other = tmp_path / "other"
+    for path, text in {"report.html": "<p>listen</p>", "deep/a.txt": "a"}.items():
+        _write(other / "report" / path, text)
+    with Repo.init(str(other), no_scm=True) as repo:
+        repo.add(str(other / "report"))
+    shutil.copytree(other / ".dvc/cache", root / ".dvc/cache")
+    track.sync(root)
+    assert (folder / "plots/pages/report/report.html").read_text() == "<p>listen</p>"
+    assert (folder / "plots/pages/report/deep/a.txt").read_text() == "a"
 
 
 def test_sync_kills_rows_of_dead_processes(history: Path) -> None:
@@ -639,6 +853,8 @@ def test_sync_kills_rows_of_dead_processes(history: Path) -> None:
     alive = tags | {"sonolens.key": "a"} | track._owner_tags(os.getpid())
     far = dead | {"sonolens.key": "f", "sonolens.host": "another machine"}
     runs = [store.client.create_run(experiment_id, tags=item) for item in (dead, alive, far)]
+    found = track.check(history, history=False)
+    assert [line for line in found if "is RUNNING, but its process is gone" in line]
     track.sync(history, history=False)
     states = [store.client.get_run(run.info.run_id).info.status for run in runs]
     assert states == ["KILLED", "RUNNING", "RUNNING"]

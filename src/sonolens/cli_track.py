@@ -23,12 +23,13 @@ START_TIMEOUT_S = 180.0
 Result = TypeVar("Result")
 
 
+WorkspaceOnly = Annotated[
+    bool, typer.Option("--workspace-only", help="Skip branches and DVC experiments.")
+]
+
+
 @app.command()
-def sync(
-    workspace_only: Annotated[
-        bool, typer.Option("--workspace-only", help="Skip branches and DVC experiments.")
-    ] = False,
-) -> None:
+def sync(workspace_only: WorkspaceOnly = False) -> None:
     """Add what is missing in MLflow: from the workspace, all branches and `dvc exp list`."""
     from sonolens import track
 
@@ -40,11 +41,11 @@ def sync(
 
 
 @app.command()
-def check() -> None:
+def check(workspace_only: WorkspaceOnly = False) -> None:
     """List where rows in MLflow differ from the files; the exit status is 1 when any does."""
     from sonolens import track
 
-    lines = _or_exit(lambda: track.check(Path.cwd()))
+    lines = _or_exit(lambda: track.check(Path.cwd(), history=not workspace_only))
     for line in lines:
         typer.echo(line)
     if lines:

@@ -14,7 +14,6 @@ MLflow is imported here alone, inside functions: it takes seconds, and workers n
 
 from __future__ import annotations
 
-import csv
 import getpass
 import hashlib
 import http.client
@@ -24,7 +23,8 @@ import math
 import os
 import re
 import socket
-import subprocess
+import ssl
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -32,13 +32,14 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from sonolens.interrupts import caught, dvc_process, held
 from sonolens.keys import (
     Digests,
+    KeyedFileError,
     device_kind,
     dvc_digest,
     experiment_key,
@@ -50,7 +51,23 @@ from sonolens.keys import (
 from sonolens.parallel import is_alive
 from sonolens.params import ParamsError, flatten, load_yaml
 from sonolens.pipeline import StageSpec, load_pipeline, main_root, scratch
-from sonolens.sources import content_key, file_digest
+from sonolens.sources import content_key
+from sonolens.store import StoreError, read_json, write_json
+from sonolens.track_files import (
+    Place,
+    bring,
+    file_curves,
+    file_metrics,
+    git,
+    metric_name,
+    places,
+    published_key,
+    published_studies,
+    revisions,
+    row_params,
+    shown_outputs,
+)
+from sonolens.track_files import curve_name as curve_name  # stages know this module alone
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,9 +86,8 @@ MAX_PARAMS = 100
 MAX_PARAM_CHARS = 6000
 MAX_NOTE_CHARS = 7900
 MAX_DIGEST_CHARS = 36
+WHOLE_FILES = ("params.yaml", "dvc.lock")
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-CURVE_COLUMNS = ("cell", "variant", "protocol", "fold", "model_seed")
-LEGEND_COLUMN = "series"
 
 
 class TrackingError(RuntimeError):
@@ -91,11 +107,14 @@ def _warn(message: str) -> None:
 
 
 def _lost(what: str, error: Exception) -> None:
-    reason = (str(error).strip() or "no message").splitlines()[0]
     _warn(
-        f"tracking: {what} failed ({type(error).__name__}: {reason}); the run goes on with "
-        "files only, `sonolens track sync` fills the record in afterwards"
+        f"tracking: {what} failed ({type(error).__name__}: {_reason(error)}); the run goes on "
+        "with files only, `sonolens track sync` fills the record in afterwards"
     )
+
+
+def _reason(error: BaseException) -> str:
+    return _public((str(error).strip() or "no message").splitlines()[0])
 
 
 # --- The store ------------------------------------------------------------------------------------
@@ -119,27 +138,77 @@ def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
+ADVICE = "start it, or unset MLFLOW_TRACKING_URI to use the local store"
+
+
 def _check_reachable(uri: str) -> None:
     """Raise TrackingError within seconds; by itself MLflow would block each call for minutes."""
     split = urlsplit(uri)
-    advice = "start it, or unset MLFLOW_TRACKING_URI to use the local store"
     try:
         if is_server(uri):
-            urllib.request.urlopen(f"{_public(uri).rstrip('/')}/health", timeout=3).close()
+            address = f"{uri.rstrip('/')}/health"
+            urllib.request.urlopen(address, timeout=3, context=_tls(split.scheme)).close()
         elif split.scheme.split("+")[0] in PORTS and split.hostname:
             port = split.port or PORTS[split.scheme.split("+")[0]]
             socket.create_connection((split.hostname, port), timeout=3).close()
     except urllib.error.HTTPError as error:
         if error.code >= 500:
             raise TrackingError(
-                f"{_public(uri)}: the server answers {error.code}; {advice}"
+                f"{_public(uri)}: the server answers {error.code}; {ADVICE}"
             ) from error
     except (OSError, http.client.HTTPException) as error:
-        raise TrackingError(f"{_public(uri)}: no answer ({error}); {advice}") from error
+        raise TrackingError(f"{_public(uri)}: no answer ({error}); {ADVICE}") from error
 
 
-def _public(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", uri)
+def _tls(scheme: str) -> ssl.SSLContext | None:
+    """What MLflow's own variables say about the certificate of a server."""
+    if scheme != "https":
+        return None
+    context = ssl.create_default_context(
+        cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or None
+    )
+    if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _check_database(uri: str) -> None:
+    """Raise TrackingError unless a connection works; MLflow tries ten times, with longer waits."""
+    scheme = urlsplit(uri).scheme.split("+")[0]
+    if scheme not in (*PORTS, "sqlite"):
+        return
+    import sqlalchemy
+    from sqlalchemy.pool import NullPool
+
+    try:
+        if scheme == "sqlite":
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        engine = sqlalchemy.create_engine(uri, poolclass=NullPool)
+        sqlalchemy.inspect(engine).get_table_names()
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError, OSError) as error:
+        advice = (
+            "move it away, and `sonolens track sync` makes it anew"
+            if scheme == "sqlite"
+            else "correct MLFLOW_TRACKING_URI, or unset it to use the local store"
+        )
+        raise TrackingError(f"{_public(uri)}: {_reason(error)}; {advice}") from error
+
+
+def _public(text: str) -> str:
+    """`text` without the user and password of addresses in it."""
+    return re.sub(r"//[^/\s]*@", "//", text)
+
+
+def _hand_over_credentials(uri: str) -> str:
+    """Server's address without user and password, which MLflow then takes from its variables.
+
+    In the address they would be printed with each link and each error.
+    """
+    split = urlsplit(uri)
+    for name, value in (("USERNAME", split.username), ("PASSWORD", split.password)):
+        if value is not None:
+            os.environ[f"MLFLOW_TRACKING_{name}"] = unquote(value)
+    return _public(uri)
 
 
 @dataclass
@@ -167,9 +236,16 @@ class Store:
         return [item for item in found if self.rows(item.experiment_id, {}, limit=1)]
 
     def rows(
-        self, experiment_id: str, tags: dict[str, str], level: str = "experiment", limit: int = 1000
+        self,
+        experiment_id: str,
+        tags: dict[str, str],
+        level: str = "experiment",
+        limit: int = 100_000,
+        deleted: bool = False,
     ) -> list[Run]:
-        """Rows with these `sonolens.` tags, the newest first."""
+        """Rows with these `sonolens.` tags, the newest first; `deleted` ones on demand."""
+        from mlflow.entities import ViewType
+
         tests = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
         query = " and ".join([f"tags.`sonolens.level` = '{level}'", *tests])
         found: list[Run] = []
@@ -178,6 +254,7 @@ class Store:
             page = self.client.search_runs(
                 [experiment_id],
                 query,
+                ViewType.ALL if deleted else ViewType.ACTIVE_ONLY,
                 max_results=min(limit, 1000),
                 order_by=["attributes.start_time DESC"],
                 page_token=token,
@@ -189,15 +266,21 @@ class Store:
         return found
 
     def row(self, experiment_id: str, key: str) -> Run | None:
-        """The top-level row of an experiment key."""
-        found = self.rows(experiment_id, {"sonolens.key": key})
-        return found[-1] if found else None
+        """The top-level row of an experiment key; one that was deleted when there is no other."""
+        found = self.rows(experiment_id, {"sonolens.key": key}, deleted=True)
+        return min(found, key=lambda run: (_is_deleted(run), run.info.start_time), default=None)
 
-    def child(self, experiment_id: str, key: str, parent: str | None) -> Run | None:
-        """A stage's row by its stage key: below `parent`, or below any row."""
+    def restored(self, run: Run) -> Run:
+        """`run`, brought back if it was deleted: another with its key would be a double."""
+        if not _is_deleted(run):
+            return run
+        self.client.restore_run(run.info.run_id)
+        return self.client.get_run(run.info.run_id)
+
+    def children(self, experiment_id: str, key: str, parent: str | None) -> list[Run]:
+        """Rows of a stage by its key: below `parent`, or below any row; the newest first."""
         tags = {"sonolens.stage_key": key} | ({"mlflow.parentRunId": parent} if parent else {})
-        found = self.rows(experiment_id, tags, level="stage")
-        return found[0] if found else None
+        return self.rows(experiment_id, tags, level="stage")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -220,6 +303,10 @@ def _store_lock(root: Path) -> Iterator[None]:
         ) from error
 
 
+def _is_deleted(run: Run) -> bool:
+    return bool(run.info.lifecycle_stage == "deleted")
+
+
 def open_store(root: Path) -> Store:
     """Open the store, making the database when it is missing.
 
@@ -230,8 +317,11 @@ def open_store(root: Path) -> Store:
     """
     root = root.resolve()
     uri = tracking_uri(root)
+    if is_server(uri):
+        uri = _hand_over_credentials(uri)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # 120 s for one that hangs
     _check_reachable(uri)
     from mlflow import MlflowClient
 
@@ -239,6 +329,7 @@ def open_store(root: Path) -> Store:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Several first users of a missing database break each other's migration.
     with _store_lock(root):
+        _check_database(uri)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     return Store(root, main_root(root), uri, client)
@@ -432,11 +523,11 @@ def open_record(
 ) -> Iterator[Record]:
     """LiveRecord of a stage while it runs.
 
-    Only stages whose name starts with `train` or `explain` have one; others, and all when tracking
-    is off, get a Record, without importing MLflow. An interrupt (Ctrl-C, SIGTERM, `dvc queue
-    kill`) ends the rows as KILLED, any other exception as FAILED; it is raised again. For that a
-    stage without a row of its own opens the store. Rows that a dead process left RUNNING are taken
-    over by the next try of the same experiment.
+    Only stages whose name starts with `train` or `explain` have one from their start on; others,
+    and all when tracking is off, get a Record, without importing MLflow. How a stage ended badly is
+    recorded for every one: an interrupt (Ctrl-C, SIGTERM, `dvc queue kill`) ends the rows as
+    KILLED, any other exception as FAILED; it is raised again. Rows that a dead process left
+    RUNNING are taken over by the next try of the same experiment.
 
     Parameters
     ----------
@@ -454,50 +545,34 @@ def open_record(
     Record
         A LiveRecord where something is recorded.
     """
-    if not enabled(params):
-        yield Record()
-        return
+    started_ms = _now_ms()
     live = stage.startswith(LIVE_STAGES)
     record: Record = Record()
+
+    def opened() -> Record:
+        if enabled(params):
+            try:
+                return _open_record(root, spec, params, study, stage, cell, started_ms)
+            except Exception as error:
+                _lost("opening the record", error)
+        return Record()
+
     with caught():
         try:
             if live:
-                try:
-                    record = _open_record(root, spec, params, study, stage, cell)
-                except Exception as error:
-                    _lost("opening the record", error)
+                record = opened()
+                if isinstance(record, LiveRecord):
+                    tracking = params["runtime"]["tracking"]
+                    record.watch(float(tracking["system_metrics_interval_s"]))
             yield record
             if isinstance(record, LiveRecord):
                 record.close("FINISHED")
         except BaseException as error:
-            status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+            if not live:
+                record = opened()
             if isinstance(record, LiveRecord):
-                record.close(status, error)
-            elif not live:
-                _end_row(root, params, study, status, error)
+                record.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", error)
             raise
-
-
-def _end_row(
-    root: Path, params: dict[str, Any], study: str, status: str, error: BaseException
-) -> None:
-    """Set the status of the experiment's row, where one is RUNNING, for a stage without its own."""
-    uri = tracking_uri(root)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        return
-    try:
-        store = open_store(root)
-        experiment = store.client.get_experiment_by_name(study)
-        if experiment is None:
-            return
-        row = store.row(experiment.experiment_id, experiment_key(root, params, study))
-        ours = str(dvc_process() or os.getpid())
-        if row is None or row.info.status != "RUNNING":
-            return
-        if _is_dead(row) or row.data.tags.get("sonolens.pid") == ours:
-            _terminate(store.client, row.info.run_id, status, error)
-    except Exception as problem:
-        _lost(f"setting the status {status}", problem)
 
 
 def _terminate(client: MlflowClient, run_id: str, status: str, error: BaseException | None) -> None:
@@ -508,11 +583,17 @@ def _terminate(client: MlflowClient, run_id: str, status: str, error: BaseExcept
 
 
 def _open_record(
-    root: Path, spec: StageSpec, params: dict[str, Any], study: str, stage: str, cell: str | None
+    root: Path,
+    spec: StageSpec,
+    params: dict[str, Any],
+    study: str,
+    stage: str,
+    cell: str | None,
+    started_ms: int,
 ) -> LiveRecord:
     store = open_store(root)
     digests = Digests(root)
-    device = device_kind(params, load_torch=True)
+    device = device_kind(params, load_torch=True) if stage.startswith(LIVE_STAGES) else "cpu"
     key = experiment_key(root, params, study, digests=digests)
     own_key = stage_key(root, spec, params, cell=cell, device=device, digests=digests)
     record = None
@@ -520,16 +601,14 @@ def _open_record(
         with store.lock(), held():  # no row may be made and not be known
             experiment_id = store.experiment(study)
             row = _claim_row(store, experiment_id, root, params, study, key)
-            tags = _run_tags(root, spec.cmd) | _owner_tags(os.getpid())
-            tags |= _place_tags(params, device) | {
-                "sonolens.level": "stage",
-                "sonolens.study": study,
-                "sonolens.stage": spec.name,
-                "sonolens.stage_key": own_key,
-                "mlflow.parentRunId": row.info.run_id,
-            }
-            old = store.child(experiment_id, own_key, row.info.run_id)
-            child = old or store.client.create_run(experiment_id, tags=tags, run_name=spec.name)
+            tags = _owner_tags(os.getpid()) | _place_tags(params, device)
+            tags |= _stage_tags(root, spec, own_key, row)
+            children = store.children(experiment_id, own_key, row.info.run_id)
+            # One that a living process still writes to is that process's.
+            old = next((run for run in children if not _is_busy(run)), None)
+            child = old or store.client.create_run(
+                experiment_id, start_time=started_ms, tags=tags, run_name=spec.name
+            )
             if old is not None:
                 _reopen(store.client, old, tags)
             ids = row.info.run_id, child.info.run_id
@@ -538,7 +617,6 @@ def _open_record(
         _log_params(store.client, child, own_params)
         inputs = {path: digests.of(path) for path in spec.data}
         _log_inputs(store.client, child.info.run_id, inputs, stage)
-        record.watch(float(params["runtime"]["tracking"]["system_metrics_interval_s"]))
     except KeyboardInterrupt as error:
         if record is not None:
             record.close("KILLED", error)
@@ -554,6 +632,7 @@ def _claim_row(
     old = store.row(experiment_id, key)
     if old is None:
         return _create_row(store, experiment_id, root, params, study, key, tags)
+    old = store.restored(old)
     _reopen(store.client, old, tags | _exp_names(old))
     _log_params(store.client, old, row_params(params, study))
     return old
@@ -567,11 +646,14 @@ def _create_row(
     study: str,
     key: str,
     tags: dict[str, str],
+    *,
+    name: str = "",
+    started_ms: int | None = None,
 ) -> Run:
     tags = _run_tags(root, f"dvc repro {study}-publish") | _exp_names(None) | tags
     tags |= {"sonolens.level": "experiment", "sonolens.study": study, "sonolens.key": key}
-    name = os.environ.get("DVC_EXP_NAME") or f"{study}-{key[:6]}"
-    row = store.client.create_run(experiment_id, tags=tags, run_name=name)
+    name = name or os.environ.get("DVC_EXP_NAME") or f"{study}-{key[:6]}"
+    row = store.client.create_run(experiment_id, start_time=started_ms, tags=tags, run_name=name)
     _log_params(store.client, row, row_params(params, study))
     return row
 
@@ -582,39 +664,6 @@ def _reopen(client: MlflowClient, run: Run, tags: dict[str, str]) -> None:
         client.delete_tag(run.info.run_id, "sonolens.error")
     if run.info.status != "RUNNING":
         client.update_run(run.info.run_id, status="RUNNING")
-
-
-def row_params(params: dict[str, Any], study: str) -> dict[str, Any]:
-    """Params of a row: the study's section and `common`, under the names that -S takes."""
-    return flatten({study: params.get(study, {}), "common": params.get("common", {})})
-
-
-def metric_name(name: str) -> str:
-    """`name` in the characters that MLflow allows."""
-    return re.sub(r"[^/\w.\- :]", "_", name)[:250]
-
-
-def curve_name(
-    metric: str,
-    *,
-    cell: str = "main",
-    variant: str = "",
-    protocol: str = "",
-    fold: Any = "",
-    model_seed: Any = "",
-) -> str:
-    """Name of a training curve, the same live and from history.csv.
-
-    >>> curve_name("val_loss", variant="trained", protocol="speaker", fold=0, model_seed=1)
-    'trained/speaker/fold0/seed1/val_loss'
-    """
-    parts = ["" if cell == "main" else cell, variant, protocol]
-    parts += [
-        f"fold{fold}" if str(fold) else "",
-        f"seed{model_seed}" if str(model_seed) else "",
-        metric,
-    ]
-    return metric_name("/".join(part for part in parts if part))
 
 
 def _param_text(value: Any) -> str:
@@ -677,9 +726,19 @@ def _run_tags(root: Path, source: str) -> dict[str, str]:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container may know no name for its user
         user = "unknown"
-    commit = os.environ.get("DVC_EXP_BASELINE_REV") or _git(root, "rev-parse", "HEAD").strip()
+    commit = os.environ.get("DVC_EXP_BASELINE_REV") or git(root, "rev-parse", "HEAD").strip()
     tags = {"mlflow.user": user, "mlflow.source.name": source, "mlflow.source.type": "LOCAL"}
     return tags | ({"mlflow.source.git.commit": commit} if commit else {})
+
+
+def _stage_tags(root: Path, spec: StageSpec, key: str, row: Run) -> dict[str, str]:
+    return _run_tags(root, spec.cmd) | {
+        "sonolens.level": "stage",
+        "sonolens.study": study_of(spec),
+        "sonolens.stage": spec.name,
+        "sonolens.stage_key": key,
+        "mlflow.parentRunId": row.info.run_id,
+    }
 
 
 def _place_tags(params: dict[str, Any], device: str) -> dict[str, str]:
@@ -719,6 +778,11 @@ def _pid_start(pid: int) -> str:
         return ""
 
 
+def _is_busy(run: Run) -> bool:
+    """Whether the process that owns a row, as far as known from here, still lives."""
+    return bool(run.info.status == "RUNNING") and not _is_dead(run)
+
+
 def _is_dead(run: Run) -> bool:
     """Whether the process that owned a row is gone; not known for other machines."""
     tags = run.data.tags
@@ -726,13 +790,6 @@ def _is_dead(run: Run) -> bool:
         return False
     pid = int(tags["sonolens.pid"])
     return not is_alive(pid) or _pid_start(pid) != tags.get("sonolens.pid_start")
-
-
-def _git(root: Path, *arguments: str) -> str:
-    answer = subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
-    )
-    return answer.stdout if answer.returncode == 0 else ""
 
 
 # --- Completing a row from files -----------------------------------------------------------------
@@ -756,8 +813,6 @@ def note_stage(
     """
     if not enabled(params):
         return
-    from sonolens.store import write_json
-
     stage, own_cell = stage_and_cell(spec)
     device = device_kind(params) if stage.startswith(LIVE_STAGES) else "cpu"
     key = stage_key(root, spec, params, cell=cell or own_cell, device=device)
@@ -794,20 +849,13 @@ def publish(root: Path, spec: StageSpec, params: dict[str, Any], *, study: str) 
             store = open_store(root)
             with store.lock():
                 experiment_id = store.experiment(study)
-                row = store.row(experiment_id, key) or _create_row(
-                    store,
-                    experiment_id,
-                    root,
-                    params,
-                    study,
-                    key,
-                    _place_tags(params, device_kind(params)),
-                )
-            _set_tags(
-                store.client,
-                row.info.run_id,
-                _owner_tags(dvc_process() or os.getpid()) | _exp_names(row),
-            )
+                row = store.row(experiment_id, key)
+                if row is None:
+                    tags = _place_tags(params, device_kind(params))
+                    row = _create_row(store, experiment_id, root, params, study, key, tags)
+                row = store.restored(row)
+                tags = _owner_tags(dvc_process() or os.getpid()) | _exp_names(row)
+                _set_tags(store.client, row.info.run_id, tags)
             complete_row(store, experiment_id, row, root, params, study, digests=digests)
         except Exception as error:
             _lost(f"{spec.name}", error)
@@ -823,8 +871,20 @@ def complete_row(
     study: str,
     *,
     digests: Digests | None = None,
-) -> None:
-    """Bring a row in line with the files below `root` and set it FINISHED."""
+    ended_ms: int | None = None,
+) -> list[str]:
+    """Bring a row in line with the files below `root` and set it FINISHED.
+
+    Parameters
+    ----------
+    ended_ms
+        End of the row in milliseconds since 1970, unless it is FINISHED already; by default, now.
+
+    Returns
+    -------
+    list of str
+        Artefacts that are neither below `root` nor in DVC's cache.
+    """
     digests = digests or Digests(root)
     client, run_id = store.client, row.info.run_id
     row = client.get_run(run_id)
@@ -833,77 +893,28 @@ def complete_row(
     has = row.data.metrics
     changed = [(name, value, 0) for name, value in values.items() if has.get(name) != value]
     _add_points(client, row, [*changed, *file_curves(root, study)])
-    own = {
-        name: spec for name, spec in load_pipeline(root, params).items() if study_of(spec) == study
-    }
+    own = _own(root, params, study)
     for spec in own.values():
         stage, _ = stage_and_cell(spec)
         if stage == "prepare" or stage.startswith(LIVE_STAGES):
             _log_inputs(client, run_id, {path: digests.of(path) for path in spec.data}, stage)
     stages = _stage_lines(store, experiment_id, row, root, params, own, digests)
+    artifacts = _artifacts(store, row, root, study, own, digests)
+    _send_artifacts(client, run_id, root, artifacts.to_send)
     tags = {
         "mlflow.note.content": _note(study, values, stages),
         "sonolens.n_null": str(n_null),
-        "sonolens.artifacts": _send_artifacts(client, row, root, study),
+        "sonolens.artifacts": artifacts.digest,
     }
     _set_tags(client, run_id, tags)
     if "sonolens.error" in row.data.tags:
         client.delete_tag(run_id, "sonolens.error")
     if row.info.status != "FINISHED":
-        client.set_terminated(run_id, "FINISHED")
+        ended_ms = max(ended_ms, row.info.start_time) if ended_ms else _now_ms()
+        client.set_terminated(run_id, "FINISHED", end_time=ended_ms)
     for spec in own.values():  # they are of this experiment; the next one must not claim them
         _note_path(root, spec).unlink(missing_ok=True)
-
-
-def file_metrics(root: Path, study: str) -> tuple[dict[str, float], int]:
-    """Numbers in metrics/<study>/*.json, and how many are null.
-
-    Those of summary.json keep their names, others are `<file>.<name>`.
-    """
-    from sonolens.store import read_json
-
-    values: dict[str, float] = {}
-    n_null = 0
-    for path in sorted((root / "metrics" / study).glob("*.json")):
-        content = read_json(path)
-        if path.name == "published.json" or not isinstance(content, dict):
-            continue
-        prefix = "" if path.stem == "summary" else f"{path.stem}."
-        for name, value in flatten(content).items():
-            n_null += value is None
-            if isinstance(value, (bool, int, float)) and math.isfinite(value):
-                values[metric_name(prefix + name)] = float(value)
-    return values, n_null
-
-
-def file_curves(root: Path, study: str) -> list[tuple[str, float, int]]:
-    """Points (name, value, step) of plots/<study>/history.csv; empty when a study has none.
-
-    The columns cell, variant, protocol, fold and model_seed name the curve, `epoch` is the step,
-    `series` its legend, every other column is a metric; empty fields are left out.
-    """
-    path = root / "plots" / study / "history.csv"
-    if not path.is_file():
-        return []
-    points = []
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = csv.DictReader(stream)
-        if "epoch" not in (rows.fieldnames or ()):
-            raise TrackingError(
-                f"{path}: found columns {rows.fieldnames}, need `epoch`; run `dvc checkout`"
-            )
-        for row in rows:
-            which = {name: row.pop(name) for name in CURVE_COLUMNS if row.get(name)}
-            step = int(float(row.pop("epoch")))
-            for metric, text in row.items():
-                if (
-                    metric in (*CURVE_COLUMNS, LEGEND_COLUMN)
-                    or not text
-                    or not math.isfinite(value := float(text))
-                ):
-                    continue
-                points.append((curve_name(metric, **which), value, step))
-    return points
+    return artifacts.missing
 
 
 def _add_points(client: MlflowClient, row: Run, points: Iterable[tuple[str, float, int]]) -> None:
@@ -945,41 +956,41 @@ def _stage_lines(
             stage_key(root, spec, params, cell=cell, device=device, digests=digests)
             for device in devices
         ]
-        runs = [store.child(experiment_id, key, row.info.run_id) for key in keys]
-        run = next((item for item in runs if item), None) or _run_from_note(
-            store, row, root, spec, keys
-        )
+        run = _finished_child(store, row, root, spec, keys)
         if run is not None:
             lines.append(f"- `{name}`: {_link(run)}")
             continue
-        others = [item for key in keys if (item := store.child(experiment_id, key, None))]
+        others = [run for key in keys for run in store.children(experiment_id, key, None)]
+        others = [run for run in others if run.info.status == "FINISHED"]
         origin = f"; it was computed in {_link(others[0])}" if others else ""
         lines.append(f"- `{name}`: not run here, DVC had its result{origin}")
     return lines
 
 
-def _run_from_note(
+def _finished_child(
     store: Store, row: Run, root: Path, spec: StageSpec, keys: Sequence[str]
 ) -> Run | None:
-    from sonolens.store import read_json
-
+    """The stage's own row; made, or set FINISHED, where a note says that the stage ran."""
+    experiment_id, client = row.info.experiment_id, store.client
+    old = [run for key in keys for run in store.children(experiment_id, key, row.info.run_id)]
+    for run in old:
+        if run.info.status == "FINISHED":
+            return run
     path = _note_path(root, spec)
     if not path.is_file() or (note := read_json(path))["stage_key"] not in keys:
         return None
-    tags = _run_tags(root, spec.cmd) | {
-        "sonolens.level": "stage",
-        "sonolens.study": study_of(spec),
-        "sonolens.stage": spec.name,
-        "sonolens.stage_key": note["stage_key"],
-        "mlflow.parentRunId": row.info.run_id,
-    }
-    run = store.client.create_run(
-        row.info.experiment_id,
-        start_time=int(note["started"] * 1000),
-        tags=tags,
-        run_name=spec.name,
-    )
-    store.client.set_terminated(run.info.run_id, "FINISHED", end_time=int(note["ended"] * 1000))
+    if old:
+        run = old[0]
+        if "sonolens.error" in run.data.tags:
+            client.delete_tag(run.info.run_id, "sonolens.error")
+    else:
+        run = client.create_run(
+            experiment_id,
+            start_time=int(note["started"] * 1000),
+            tags=_stage_tags(root, spec, note["stage_key"], row),
+            run_name=spec.name,
+        )
+    client.set_terminated(run.info.run_id, "FINISHED", end_time=int(note["ended"] * 1000))
     return run
 
 
@@ -1001,43 +1012,61 @@ def _note(study: str, values: dict[str, float], stages: Sequence[str]) -> str:
     return text if len(text) <= MAX_NOTE_CHARS else text[:MAX_NOTE_CHARS] + "\n…"
 
 
-def _send_artifacts(client: MlflowClient, row: Run, root: Path, study: str) -> str:
-    """Copy plots, metrics, dvc.lock and params.yaml unless the row has just these; their digest."""
-    folders = [folder for folder in ("plots", "metrics") if (root / folder / study).is_dir()]
-    files = [name for name in ("params.yaml", "dvc.lock") if (root / name).is_file()]
-    digest = content_key(
-        folders={folder: file_digest(root / folder / study) for folder in folders},
-        files={name: file_digest(root / name) for name in files},
+@dataclass(frozen=True)
+class Artifacts:
+    """Files that a row lacks, outputs that could not be found, and the digest once all is sent."""
+
+    to_send: list[str]
+    missing: list[str]
+    digest: str
+
+
+def _artifacts(
+    store: Store, row: Run, root: Path, study: str, own: dict[str, StageSpec], digests: Digests
+) -> Artifacts:
+    wanted = {path: digests.of(path) for path in shown_outputs(own.values(), study)}
+    whole = [name for name in WHOLE_FILES if (root / name).is_file()]
+    has = row.data.tags.get("sonolens.artifacts")
+    there = {item.path for item in store.client.list_artifacts(row.info.run_id)} if has else set()
+
+    def lacks(paths: Iterable[str]) -> bool:
+        return not {path.split("/", 1)[0] for path in [*paths, *whole]} <= there
+
+    digest = content_key(files=wanted)
+    if has == digest and not lacks(wanted):
+        return Artifacts([], [], digest)  # all of them, even if they are gone from the cache since
+    # Into the workspace, `dvc checkout` brings them.
+    missing = (
+        [path for path in wanted if not (root / path).exists()]
+        if root == store.root
+        else bring(store.root, root, wanted)
     )
-    if row.data.tags.get("sonolens.artifacts") != digest:
-        for folder in folders:
-            client.log_artifacts(row.info.run_id, str(root / folder / study), folder)
-        for name in files:
-            client.log_artifact(row.info.run_id, str(root / name))
-    return digest
+    found = {path: digest for path, digest in wanted.items() if path not in missing}
+    digest = content_key(files=found)
+    to_send = [*found, *whole] if has != digest or lacks(found) else []
+    return Artifacts(to_send, missing, digest)
+
+
+def _send_artifacts(client: MlflowClient, run_id: str, root: Path, paths: Iterable[str]) -> None:
+    """Copy files and folders to their paths without the study."""
+    for path in paths:
+        kind, *rest = PurePosixPath(path).parts
+        place = PurePosixPath(kind, *rest[1:])
+        if (root / path).is_dir():
+            client.log_artifacts(run_id, str(root / path), str(place))
+        else:
+            client.log_artifact(run_id, str(root / path), str(place.parent) if rest else None)
 
 
 # --- For the command line ------------------------------------------------------------------------
 
 
-def published_key(root: Path, study: str) -> str | None:
-    """Key in metrics/<study>/published.json; None when the study was not published there."""
-    from sonolens.store import read_json
-
-    path = root / "metrics" / study / "published.json"
-    return str(read_json(path)["key"]) if path.is_file() else None
-
-
-def published_studies(root: Path) -> list[str]:
-    """Studies below `root` that have a published.json."""
-    return sorted(path.parent.name for path in (root / "metrics").glob("*/published.json"))
-
-
 def sync(root: Path, *, history: bool = True) -> list[str]:
-    """Make the rows agree with the files of the workspace, of branches and of DVC's experiments.
+    """Make the rows agree with the files of the workspace, of DVC's experiments and of branches.
 
-    Rows that are missing or unfinished are completed; RUNNING rows whose process is gone become
-    KILLED; the commit of a DVC experiment, which does not exist while it runs, is added as a tag.
+    Rows that are missing, deleted, unfinished or wrong are made whole; RUNNING rows whose process
+    is gone become KILLED; the commit of a DVC experiment, which does not exist while it runs, is
+    added as a tag. Of places with the same key the first is the one that counts.
 
     Parameters
     ----------
@@ -1047,147 +1076,200 @@ def sync(root: Path, *, history: bool = True) -> list[str]:
     Returns
     -------
     list of str
-        One line per change.
+        One line per change, and per thing that could not be brought in line.
     """
-    from sonolens.store import StoreError
+    return _compared(root, history, change=True)
 
+
+def check(root: Path, *, history: bool = True) -> list[str]:
+    """Where rows and files differ; empty when all agree. Changes nothing.
+
+    Parameters
+    ----------
+    history
+        Also visit branches and experiments, not only the workspace.
+    """
+    return _compared(root, history, change=False)
+
+
+def _compared(root: Path, history: bool, change: bool) -> list[str]:
+    load_yaml(root / "params.yaml")  # says so when this is not the folder
     store = open_store(root)
-    done = []
-    params = load_yaml(root / "params.yaml")
-    for study in published_studies(root):
-        if published_key(root, study) == experiment_key(root, params, study):
-            done += _sync_row(store, root, study)
-        else:
-            done.append(
-                f"{study}: files changed since it was published; run `dvc repro {study}-publish`"
+    from mlflow.exceptions import MlflowException
+
+    try:
+        visit = _Visit(store, change, {place.name for place in revisions(root)})
+        lines = []
+        for place in places(store.root, history=history):
+            for study in published_studies(place.root):
+                try:
+                    lines += visit.row(place, study)
+                except (ParamsError, StoreError, KeyedFileError) as error:
+                    lines.append(f"{study}, {place.name}: left out: {error}")
+        return lines + visit.leftovers()
+    except MlflowException as error:
+        raise TrackingError(
+            f"{store.uri}: {_reason(error)}; what was done until here is kept, run this again"
+        ) from error
+
+
+@dataclass
+class _Visit:
+    """One walk through all places with files of rows, for `sync` (`change`) or `check`."""
+
+    store: Store
+    change: bool
+    names: set[str]
+    _seen: set[str] = field(default_factory=set)
+
+    def row(self, place: Place, study: str) -> list[str]:
+        """Lines on the row of a study's files in one place."""
+        store, root = self.store, place.root
+        params, key = load_yaml(root / "params.yaml"), published_key(root, study)
+        if experiment_key(root, params, study) != key:
+            return self._stale(place, study, key)
+        with store.lock():
+            experiment_id = self._experiment(study)
+            row = store.row(experiment_id, key) if experiment_id else None
+            lines = [] if row is None else self._restore(row, study)
+            made = row is None
+            if row is None or experiment_id is None:
+                if not self.change:
+                    return [
+                        f"{study}, {place.name}: no row with the key {key[:12]}; "
+                        "run `sonolens track sync`"
+                    ]
+                experiment_id = store.experiment(study)
+                row = self._made(place, study, params, key, experiment_id)
+        row = store.client.get_run(row.info.run_id)
+        if not made and _is_busy(row):
+            return lines
+        lines += self._named(row, place, study)
+        if key in self._seen:
+            return lines
+        self._seen.add(key)
+        wrong, missing = _differences(store, row, root, params, study)
+        name = row.info.run_name
+        if self.change and wrong:
+            ended_ms = place.made_ms(study)
+            missing = complete_row(
+                store, experiment_id, row, root, params, study, ended_ms=ended_ms
             )
-    for name, commit, is_experiment in _revisions(root) if history else ():
-        exp = name if is_experiment else None
-        with _checked_out(root, commit) as folder:
-            try:
-                for study in published_studies(folder):
-                    done += _sync_row(store, folder, study, exp=exp, commit=commit)
-            except (ParamsError, StoreError, TrackingError) as error:
-                done.append(f"{name}: left out: {error}")
-    for experiment in store.studies():
-        for level in ("stage", "experiment"):
-            for run in store.rows(experiment.experiment_id, {}, level=level):
+            what = "added" if made else "brought in line with the files"
+            lines.append(f"{study}: {place.name if made else name} {what}")
+            row = store.client.get_run(row.info.run_id)
+            wrong, _ = _differences(store, row, root, params, study)
+        lines += [f"{study}: {line}" for line in wrong]
+        if missing:
+            command = "dvc checkout" if not place.commit else "dvc fetch --all-commits"
+            lines.append(
+                f"{study}: {name} is without {', '.join(missing)}: not in DVC's cache here; "
+                f"if a remote has it, run `{command}`, then `sonolens track sync`"
+            )
+        return lines
+
+    def leftovers(self) -> list[str]:
+        """Lines on rows of dead processes and on doubles."""
+        lines = []
+        for experiment in self.store.studies():
+            number = experiment.experiment_id
+            tops = self.store.rows(number, {})
+            for run in [*self.store.rows(number, {}, level="stage"), *tops]:
                 if run.info.status == "RUNNING" and _is_dead(run):
-                    store.client.set_terminated(run.info.run_id, "KILLED")
-                    name = f"{experiment.name}: {run.info.run_name}"
-                    done.append(f"{name} was RUNNING, its process is gone: KILLED")
-    return done
+                    lines.append(f"{experiment.name}: {run.info.run_name} {self._killed(run)}")
+            by_key: dict[str, list[str]] = {}
+            for run in tops:
+                key = run.data.tags.get("sonolens.key", "")
+                by_key.setdefault(key, []).append(f"{run.info.run_name} {run.info.run_id}")
+            lines += [
+                f"{experiment.name}: {len(runs)} rows with the key {key[:12]} "
+                f"({', '.join(runs)}); delete all but the last of them in MLflow"
+                for key, runs in by_key.items()
+                if len(runs) > 1
+            ]
+        return lines
 
-
-def _sync_row(
-    store: Store, root: Path, study: str, *, exp: str | None = None, commit: str | None = None
-) -> list[str]:
-    """Sync one row with the workspace, or with a commit that lies unpacked in `root`."""
-    key = published_key(root, study)
-    assert key is not None
-    params = load_yaml(root / "params.yaml")
-    done = []
-    with store.lock():
-        experiment_id = store.experiment(study)
-        row = store.row(experiment_id, key)
-        made = row is None
-        if row is None:
-            if commit and experiment_key(root, params, study) != key:
-                return [f"{exp or commit[:7]}: {study} changed since it was published: left out"]
-            tags = {"mlflow.source.git.commit": commit} if commit else {}
-            row = _create_row(store, experiment_id, store.root, params, study, key, tags)
-    if not made and row.info.status == "RUNNING" and not _is_dead(row):
-        return []  # somebody is at it
-    if exp and commit:
-        words = {"sonolens.dvc_exps": exp, "sonolens.dvc_commits": commit}
-        tags = {tag: _joined(row, tag, word) for tag, word in words.items()}
-        if any(row.data.tags.get(tag) != value for tag, value in tags.items()):
-            _set_tags(store.client, row.info.run_id, tags)
-            done.append(f"{study}: {row.info.run_name} is commit {commit[:7]} of experiment {exp}")
-        if made:
-            store.client.update_run(row.info.run_id, name=exp)
-    if made or row.info.status != "FINISHED":
-        complete_row(store, experiment_id, row, root, params, study)
-        done.append(f"{study}: {exp or row.info.run_name} {'added' if made else 'completed'}")
-    elif commit is None and _differences(row, root, params, study):
-        complete_row(store, experiment_id, row, root, params, study)
-        done.append(f"{study}: {row.info.run_name} brought in line with the files")
-    return done
-
-
-def _revisions(root: Path) -> list[tuple[str, str, bool]]:
-    """(name, commit, whether it is a DVC experiment) of branches and experiments."""
-    text = _git(
-        root, "for-each-ref", "--format=%(objectname) %(refname)", "refs/heads", "refs/exps"
-    )
-    found = []
-    for line in text.splitlines():
-        commit, name = line.split(" ", 1)
-        if name.startswith("refs/heads/"):
-            found.append((name.removeprefix("refs/heads/"), commit, False))
-        elif match := re.fullmatch(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)", name):
-            found.append((match[1], commit, True))
-    return found
-
-
-@contextmanager
-def _checked_out(root: Path, commit: str) -> Iterator[Path]:
-    """Temporary folder with the small files of a commit that a row is made of."""
-    import io
-    import tarfile
-    import tempfile
-
-    there = _git(root, "ls-tree", "--name-only", commit).split("\n")
-    wanted = [
-        name
-        for name in ("dvc.yaml", "dvc.lock", "params.yaml", "src", "metrics", "plots", "data")
-        if name in there
-    ]
-    with tempfile.TemporaryDirectory(prefix="sonolens-") as name:
-        if wanted:
-            command = ["git", "-C", str(root), "archive", "--format=tar", commit, "--", *wanted]
-            packed = subprocess.run(command, capture_output=True, check=True).stdout
-            with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-                archive.extractall(name, filter="data")
-        yield Path(name)
-
-
-def check(root: Path) -> list[str]:
-    """Mismatches between the files of the workspace and the rows; empty when all agree."""
-    store = open_store(root)
-    params = load_yaml(root / "params.yaml")
-    found = []
-    for study in published_studies(root):
-        key = published_key(root, study)
-        assert key is not None
-        if key != experiment_key(root, params, study):
-            found.append(
+    def _stale(self, place: Place, study: str, key: str) -> list[str]:
+        if not place.commit:
+            return [
                 f"{study}: files changed since it was published; run `dvc repro {study}-publish`"
-            )
-            continue
-        experiment = store.client.get_experiment_by_name(study)
-        row = store.row(experiment.experiment_id, key) if experiment else None
-        if row is None:
-            found.append(f"{study}: no row with the key {key[:12]}; run `sonolens track sync`")
-        else:
-            found += [f"{study}: {line}" for line in _differences(row, root, params, study)]
-    for experiment in store.studies():
-        keys: dict[str, int] = {}
-        for run in store.rows(experiment.experiment_id, {}):
-            keys[run.data.tags["sonolens.key"]] = keys.get(run.data.tags["sonolens.key"], 0) + 1
-            if run.info.status == "RUNNING" and _is_dead(run):
-                found.append(
-                    f"{experiment.name}: {run.info.run_name} is RUNNING, but its process is gone"
-                )
-        found += [
-            f"{experiment.name}: {n} rows with the key {key[:12]}"
-            for key, n in keys.items()
-            if n > 1
+            ]
+        experiment_id = self._experiment(study)
+        if experiment_id and self.store.row(experiment_id, key):
+            return []  # what was published is there; the commit changed something else since
+        return [f"{study}, {place.name}: files changed since it was published: left out"]
+
+    def _experiment(self, study: str) -> str | None:
+        if self.change:
+            return self.store.experiment(study)
+        found = self.store.client.get_experiment_by_name(study)
+        return str(found.experiment_id) if found else None
+
+    def _restore(self, row: Run, study: str) -> list[str]:
+        if not _is_deleted(row):
+            return []
+        if self.change:
+            self.store.restored(row)
+            return [f"{study}: {row.info.run_name} was deleted in MLflow: restored"]
+        return [
+            f"{study}: {row.info.run_name} is deleted in MLflow; `sonolens track sync` restores "
+            "it as long as its files are in git"
         ]
-    return found
+
+    def _made(
+        self, place: Place, study: str, params: dict[str, Any], key: str, experiment_id: str
+    ) -> Run:
+        # As a row made by the run itself: an experiment starts from its parent.
+        commit = place.parent if place.is_experiment else place.commit
+        return _create_row(
+            self.store,
+            experiment_id,
+            self.store.root,
+            params,
+            study,
+            key,
+            {"mlflow.source.git.commit": commit} if commit else {},
+            name=place.name if place.is_experiment else "",
+            started_ms=place.made_ms(study),
+        )
+
+    def _named(self, row: Run, place: Place, study: str) -> list[str]:
+        """Name and commit of the DVC experiment, which may have been renamed since."""
+        if not place.is_experiment:
+            return []
+        words = {
+            tag: set(filter(None, row.data.tags.get(f"sonolens.{tag}", "").split(",")))
+            for tag in ("dvc_exps", "dvc_commits")
+        }
+        names, commits = words["dvc_exps"], words["dvc_commits"]
+        if place.name in names and place.commit in commits:
+            return []
+        what = f"{study}: {row.info.run_name} is commit {place.commit[:7]} of {place.name}"
+        if not self.change:  # the commit alone is added at leisure
+            return [] if place.name in names else [f"{what}, its tags do not say so"]
+        gone = names - self.names
+        renamed = place.name not in names and len(gone) == 1 and commits <= {place.commit}
+        names = (names - gone if renamed else names) | {place.name}
+        tags = {
+            "sonolens.dvc_exps": ",".join(sorted(names)),
+            "sonolens.dvc_commits": ",".join(sorted(commits | {place.commit})),
+        }
+        _set_tags(self.store.client, row.info.run_id, tags)
+        if renamed and row.info.run_name in gone:
+            self.store.client.update_run(row.info.run_id, name=place.name)
+        return [f"{what}, once {', '.join(gone)}" if renamed else what]
+
+    def _killed(self, run: Run) -> str:
+        if self.change:
+            self.store.client.set_terminated(run.info.run_id, "KILLED")
+            return "was RUNNING, its process is gone: KILLED"
+        return "is RUNNING, but its process is gone; run `sonolens track sync`"
 
 
-def _differences(row: Run, root: Path, params: dict[str, Any], study: str) -> list[str]:
+def _differences(
+    store: Store, row: Run, root: Path, params: dict[str, Any], study: str
+) -> tuple[list[str], list[str]]:
+    """What of a row is not as in the files, and which artefacts could not be found."""
     name = row.info.run_name
     found = [] if row.info.status == "FINISHED" else [f"{name} is {row.info.status}, need FINISHED"]
     for key, value in row_params(params, study).items():
@@ -1204,7 +1286,16 @@ def _differences(row: Run, root: Path, params: dict[str, Any], study: str) -> li
             found.append(
                 f"{name}: metric {key} is {row.data.metrics.get(key)}, the files have {value}"
             )
-    return found
+    artifacts = _artifacts(store, row, root, study, _own(root, params, study), Digests(root))
+    if artifacts.to_send:
+        found.append(f"{name}: its artefacts are not those of the files")
+    return found, artifacts.missing
+
+
+def _own(root: Path, params: dict[str, Any], study: str) -> dict[str, StageSpec]:
+    """The study's stages by name."""
+    pipeline = load_pipeline(root, params)
+    return {name: spec for name, spec in pipeline.items() if study_of(spec) == study}
 
 
 def ui_links(store: Store, base: str) -> list[tuple[str, str]]:
@@ -1212,7 +1303,7 @@ def ui_links(store: Store, base: str) -> list[tuple[str, str]]:
 
     By itself MLflow opens an experiment in its view for language models.
     """
-    base = base.rstrip("/")
+    base = _public(base).rstrip("/")
     found = []
     for experiment in store.studies():
         number = experiment.experiment_id
@@ -1270,8 +1361,6 @@ def register(
             f"{study}: no checkpoint {name!r} among {', '.join(names) or 'none'}; "
             f"run `dvc repro {study}-train`"
         )
-    import tempfile
-
     import mlflow.pytorch
     import torch
     from mlflow.exceptions import MlflowException
