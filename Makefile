@@ -72,7 +72,7 @@ docs: $(SYNCED)
 # The lock files name no index, so that every mirror serves; hashes keep it honest.
 lock: $(UV)
 	$(COMPILE) pyproject.toml --extra tokens --extra vocoder --group build -o requirements.txt $(ARGS)
-	$(COMPILE) pyproject.toml --extra tokens --extra vocoder --extra bench --extra cluster \
+	$(COMPILE) pyproject.toml --extra tokens --extra vocoder --extra bench --extra cluster --extra s3 \
 	  --group build --group dev --constraint requirements.txt -o requirements-dev.txt $(ARGS)
 	echo 'uv>=0.9' | $(COMPILE) - -o requirements-uv.txt $(ARGS)
 
