@@ -74,6 +74,7 @@ PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 VIEW_FOR_TRAINING = "workflowType=machine_learning"
 SHARED_VIEW = "sonolens"
 MAX_VIEW_METRICS, MAX_VIEW_PARAMS = 6, 8
+LEVELS = ("person", "recording", "item")
 MAX_COMPARED = 10
 CURVE_COLUMNS = ("cell", "variant", "protocol", "fold", "model_seed")
 LEGEND_COLUMN = "series"
@@ -1279,11 +1280,17 @@ def _comparison(base: str, rows: Sequence[Run]) -> str:
     return f"{base}/#/compare-runs?runs={runs}&experiments={experiments}&{VIEW_FOR_TRAINING}"
 
 
+def _level_and_length(name: str) -> tuple[int, int, str]:
+    words = name.split("_")
+    levels = [rank for rank, level in enumerate(LEVELS) if level in words]
+    return min(levels, default=len(LEVELS)), len(words), name
+
+
 def _share_view(client: MlflowClient, experiment: Experiment, rows: Sequence[Run]) -> bool:
     """Store which columns the table opens with; whether they are there.
 
     By itself MLflow opens the table without any param or metric. Shown are the params in which
-    rows differ and the latest figures that have an interval, those with the shortest names.
+    rows differ and figures that have an interval: first those by person, those with short names.
     """
     from mlflow.exceptions import MlflowException
 
@@ -1294,7 +1301,7 @@ def _share_view(client: MlflowClient, experiment: Experiment, rows: Sequence[Run
     metrics = next((row.data.metrics for row in rows if row.info.status == "FINISHED"), {})
     figures = sorted(
         (name for name in metrics if f"{name}_ci_low" in metrics and "." not in name),
-        key=lambda name: (name.startswith("xai_"), name.count("_"), name),
+        key=lambda name: (name.startswith("xai_"), *_level_and_length(name)),
     )[:MAX_VIEW_METRICS]
     columns = [f"params.`{name}`" for name in params] + [f"metrics.`{name}`" for name in figures]
     names = params + figures
