@@ -68,6 +68,7 @@ class Disturbed:
 
     root: Path
     started: list[subprocess.Popen] = field(default_factory=list)
+    stopped: list[psutil.Process] = field(default_factory=list)
     n_logs: int = 0
 
     @property
@@ -104,7 +105,8 @@ class Disturbed:
             return None
 
         pid: int = wait_for(found, f"the middle of {stage}", 0.005)
-        os.kill(pid, signal.SIGSTOP)
+        self.stopped.append(psutil.Process(pid))
+        self.stopped[-1].suspend()
         return pid
 
     def _n_done(self, stage: str, staging: Path) -> int:
@@ -139,6 +141,9 @@ class Disturbed:
         return tops, {run: status for run, status, level in found if level == "stage"}
 
     def end(self) -> None:
+        for stage in self.stopped:
+            with suppress(psutil.NoSuchProcess):
+                stage.kill()
         project.run_any(self.root, "dvc", "queue", "stop", "--kill")
         for process in self.started:
             if process.poll() is None:
@@ -170,6 +175,7 @@ def kill(here: Disturbed, stage: str, kind: str) -> None:
     before, children_before = here.runs()
     assert len(before) <= 1
     if (stage, kind) == SECOND_AT:
+        assert process is not None
         refuse_a_second(here, process)
     family = [pid]
     if kind == "worker":
@@ -235,7 +241,7 @@ def kill_worker(pid: int, log: Path) -> list[int]:
     return found
 
 
-def refuse_a_second(here: Disturbed, process: subprocess.Popen | None) -> None:
+def refuse_a_second(here: Disturbed, process: subprocess.Popen) -> None:
     """A second `dvc repro` beside a running one ends with a message and leaves the first alone."""
     before = sorted(path for path in here.root.rglob("*") if ".dvc/tmp" not in path.as_posix())
     second = project.run_any(here.root, "dvc", "repro")
