@@ -75,7 +75,7 @@ def test_other_threads_leave_signals_alone():
     assert found == [signal.getsignal(signal.SIGTERM)]
 
 
-def test_a_process_that_cannot_end_is_ended_after_the_grace():
+def test_a_process_that_cannot_end_is_ended_after_the_grace(capfd):
     code = """
         import signal, time
         from sonolens import interrupts
@@ -87,6 +87,7 @@ def test_a_process_that_cannot_end_is_ended_after_the_grace():
                 time.sleep(600)
     """
     assert run(code) == 1
+    assert "not ended 0.2 s after SIGINT" in capfd.readouterr().err
 
 
 def run(code: str, **environment: str) -> int:

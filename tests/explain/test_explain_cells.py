@@ -150,6 +150,19 @@ def test_shards_stay_below_their_bound(tmp_path):
     assert kept == ["0", "5"]
 
 
+def test_what_killed_writers_left_of_a_shard_goes_when_it_is_old(tmp_path):
+    import os
+
+    shards = Shards(tmp_path)
+    shards.write("00key", {"values": np.zeros(2)})
+    old, new = (tmp_path / "00" / f".00key.npz.{pid}.part" for pid in (4711, 4712))
+    old.write_bytes(b"half")
+    new.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    shards.evict()
+    assert sorted(path.name for path in (tmp_path / "00").iterdir()) == [new.name, "00key.npz"]
+
+
 def test_maps_of_different_sizes_are_kept_flat(tmp_path):
     adapter = toys.ToyAdapter(sizes=(("16", 16), ("24", 24)))
     keys = [CellKey("16", "speaker", 0, 0), CellKey("24", "speaker", 0, 0)]
