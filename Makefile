@@ -16,13 +16,14 @@ SYNCED_DEV := .venv/.dev-stamp
 PIP_INSTALL := $(UV) pip install --python $(BIN)/python
 COMPILE := $(UV) pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: help repro test test-all lint format bench ui figures docs lock clean
+.PHONY: help repro test test-all lint format bench ui figures screens docs lock clean
 
 help:
 	@echo 'make repro [PROFILE=full|published|tiny]  environment, then the pipeline'
 	@echo 'make test | test-all                      fast tests | all tests'
 	@echo 'make lint | format                        checks of style, types and layers | formatter'
-	@echo 'make bench | ui | figures | docs          speed | runs in the browser | pictures and pages of the docs'
+	@echo 'make bench | ui                          speed | runs in the browser'
+	@echo 'make figures | screens | docs            pictures of plots, of the browser, and pages of the docs'
 	@echo 'make lock | clean                         pins anew | caches removed'
 
 repro: $(SYNCED)
@@ -66,13 +67,16 @@ ui: $(SYNCED)
 figures: $(SYNCED)
 	$(BIN)/sonolens figures
 
+screens: $(SYNCED_DEV)
+	$(BIN)/python docs/screens.py
+
 docs: $(SYNCED)
 	$(BIN)/sonolens docs render
 
 # The lock files name no index, so that every mirror serves; hashes keep it honest.
 lock: $(UV)
 	$(COMPILE) pyproject.toml --extra tokens --extra vocoder --group build -o requirements.txt $(ARGS)
-	$(COMPILE) pyproject.toml --extra tokens --extra vocoder --extra bench --extra cluster \
+	$(COMPILE) pyproject.toml --extra tokens --extra vocoder --extra bench --extra cluster --extra s3 \
 	  --group build --group dev --constraint requirements.txt -o requirements-dev.txt $(ARGS)
 	echo 'uv>=0.9' | $(COMPILE) - -o requirements-uv.txt $(ARGS)
 

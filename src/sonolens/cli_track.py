@@ -55,6 +55,14 @@ def check(workspace_only: WorkspaceOnly = False) -> None:
 
 def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Row to compare, by name, DVC experiment or id; give it for each row.",
+            metavar="NAME_OR_ID",
+            show_default="the latest of each study",
+        ),
+    ] = None,
     server: Annotated[
         bool, typer.Option("--server/--no-server", help="Start a server, or only print links.")
     ] = True,
@@ -65,7 +73,7 @@ def ui(
 
     store = _or_exit(lambda: track.open_store(Path.cwd()))
     base = store.uri if track.is_server(store.uri) else f"http://{HOST}:{port}"
-    links = track.ui_links(store, base)
+    links = _or_exit(lambda: track.ui_links(store, base, compare or ()))
     if not links:
         _fail("no runs yet; run `dvc repro` or, for results that are there, `sonolens track sync`")
     if not server or track.is_server(store.uri):

@@ -36,7 +36,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from sonolens.keys import (
     Digests,
@@ -88,6 +88,12 @@ MAX_NOTE_CHARS = 7900
 MAX_DIGEST_CHARS = 36
 WHOLE_FILES = ("params.yaml", "dvc.lock")
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+# Without it MLflow's pages open in their view for language models.
+VIEW_FOR_TRAINING = "workflowType=machine_learning"
+SHARED_VIEW = "sonolens"
+MAX_VIEW_METRICS, MAX_VIEW_PARAMS = 6, 8
+LEVELS = ("person", "recording", "item")
+MAX_COMPARED = 10
 
 
 class TrackingError(RuntimeError):
@@ -1017,7 +1023,8 @@ def _finished_child(
 
 
 def _link(run: Run) -> str:
-    return f"[{run.info.run_name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
+    place = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?{VIEW_FOR_TRAINING}"
+    return f"[{run.info.run_name}]({place})"
 
 
 def _note(study: str, values: dict[str, float], stages: Sequence[str]) -> str:
@@ -1320,24 +1327,118 @@ def _own(root: Path, params: dict[str, Any], study: str) -> dict[str, StageSpec]
     return {name: spec for name, spec in pipeline.items() if study_of(spec) == study}
 
 
-def ui_links(store: Store, base: str) -> list[tuple[str, str]]:
-    """(what, address) per study: its runs, and the comparison of its latest rows.
+def ui_links(store: Store, base: str, chosen: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """(what, address) of pages in MLflow: per study its runs, and rows compared with each other.
 
-    By itself MLflow opens an experiment in its view for language models.
+    Parameters
+    ----------
+    base
+        Address of the server.
+    chosen
+        Rows to compare, by name, name of a DVC experiment or id; by default the latest of each
+        study.
+
+    Raises
+    ------
+    TrackingError
+        If fewer than two rows are chosen, or one of them is unknown or ambiguous.
     """
     base = _public(base).rstrip("/")
-    found = []
+    found, known = [], []
     for experiment in store.studies():
-        number = experiment.experiment_id
-        found.append(
-            (experiment.name, f"{base}/#/experiments/{number}?workflowType=machine_learning")
-        )
-        ids = [run.info.run_id for run in store.rows(number, {}, limit=10)][:10]
-        if len(ids) > 1:
-            runs = json.dumps(ids, separators=(",", ":"))
-            link = f'{base}/#/compare-runs?runs={runs}&experiments=["{number}"]'
-            found.append((f"{experiment.name}, the latest {len(ids)} compared", link))
+        rows = store.rows(experiment.experiment_id, {})
+        known += rows
+        table = f"{base}/#/experiments/{experiment.experiment_id}/runs?{VIEW_FOR_TRAINING}"
+        if _share_view(store.client, experiment, rows):
+            table += f"&viewStateShareKey={SHARED_VIEW}"
+        found.append((experiment.name, table))
+        if len(rows) > 1 and not chosen:
+            latest = rows[:MAX_COMPARED]
+            what = f"{experiment.name}, the latest {len(latest)} compared"
+            found.append((what, _comparison(base, latest)))
+    if chosen:
+        rows = list({row.info.run_id: row for row in (_chosen(known, w) for w in chosen)}.values())
+        if len(rows) < 2:
+            raise TrackingError(
+                f"found {len(rows)} row to compare, need two or more: name each with --compare"
+            )
+        what = ", ".join(str(row.info.run_name) for row in rows)
+        found.append((f"{what} compared", _comparison(base, rows)))
     return found
+
+
+def _chosen(rows: Sequence[Run], word: str) -> Run:
+    """The row with this name, id or name of a DVC experiment."""
+    found = [
+        row
+        for row in rows
+        if word in (row.info.run_id, row.info.run_name)
+        or word in row.data.tags.get("sonolens.dvc_exps", "").split(",")
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        ids = ", ".join(row.info.run_id for row in found)
+        raise TrackingError(
+            f"{word}: {len(found)} rows have this name; choose one by its id: {ids}"
+        )
+    names = ", ".join(str(row.info.run_name) for row in rows[:MAX_COMPARED])
+    more = ", …" if len(rows) > MAX_COMPARED else ""
+    raise TrackingError(f"{word}: no row has this name or id; there are {names or 'none'}{more}")
+
+
+def _comparison(base: str, rows: Sequence[Run]) -> str:
+    def listed(items: Iterable[str]) -> str:
+        # Terminals end an address at a quotation mark.
+        return quote(json.dumps(list(items), separators=(",", ":")))
+
+    runs = listed(row.info.run_id for row in rows)
+    experiments = listed(dict.fromkeys(row.info.experiment_id for row in rows))
+    return f"{base}/#/compare-runs?runs={runs}&experiments={experiments}&{VIEW_FOR_TRAINING}"
+
+
+def _level_and_length(name: str) -> tuple[int, int, str]:
+    words = name.split("_")
+    levels = [rank for rank, level in enumerate(LEVELS) if level in words]
+    return min(levels, default=len(LEVELS)), len(words), name
+
+
+def _share_view(client: MlflowClient, experiment: Experiment, rows: Sequence[Run]) -> bool:
+    """Store which columns the table opens with; whether they are there.
+
+    By itself MLflow opens the table without any param or metric. Shown are the params in which
+    rows differ and figures that have an interval: first those by person, those with short names.
+    """
+    from mlflow.exceptions import MlflowException
+
+    values: dict[str, set[str | None]] = {}
+    for name in {name for row in rows for name in row.data.params}:
+        values[name] = {row.data.params.get(name) for row in rows}
+    params = sorted(name for name, each in values.items() if len(each) > 1)[:MAX_VIEW_PARAMS]
+    metrics = next((row.data.metrics for row in rows if row.info.status == "FINISHED"), {})
+    figures = sorted(
+        (name for name in metrics if f"{name}_ci_low" in metrics and "." not in name),
+        key=lambda name: (name.startswith("xai_"), *_level_and_length(name)),
+    )[:MAX_VIEW_METRICS]
+    columns = [f"params.`{name}`" for name in params] + [f"metrics.`{name}`" for name in figures]
+    names = params + figures
+    view = {
+        "selectedColumns": columns,
+        "columnOrder": columns,
+        "columnWidths": {
+            column: 30 + 8 * len(name) for column, name in zip(columns, names, strict=True)
+        },
+    }
+    # MLflow's page reads the views that users share from such tags.
+    tag, text = f"mlflow.sharedViewState.{SHARED_VIEW}", json.dumps(view)
+    if experiment.tags.get(tag) == text:
+        return True
+    try:
+        client.set_experiment_tag(experiment.experiment_id, tag, text)
+    except MlflowException as error:  # e.g. a server that may only be read
+        _warn(f"tracking: the columns of {experiment.name} could not be chosen ({error})")
+        return tag in experiment.tags
+    return True
 
 
 def checkpoint_names(store: Store, study: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""Pictures of the docs: copies of page pictures the pipeline drew, small enough for git."""
+"""Pictures of the docs, small enough for git: copies of page pictures the pipeline drew.
+
+Those of the browser's pages, by docs/screens.py, keep to the same list and space.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class PictureError(RuntimeError):
 
 @dataclass(frozen=True)
 class Picture:
-    """One row of the list: drawn by the pipeline from `source`'s data, copied to docs/images."""
+    """One row of the list: a `page` that shows `source`'s data, to be kept in docs/images."""
 
     study: str
     source: str
@@ -36,9 +39,31 @@ class Picture:
         return f"docs/images/{self.image}"
 
 
-def pictures(root: Path) -> list[Picture]:
-    """Rows of docs/templates/figures.yaml."""
-    return [Picture(**row) for row in load_yaml(root / LIST)["pictures"]]
+def checked(root: Path, kind: str) -> list[Picture]:
+    """Rows of docs/templates/figures.yaml under `kind`, `pictures` or `screens`.
+
+    Raises
+    ------
+    PictureError
+        All rows together need more space than there is, or the workspace shows other data than
+        the embedded.
+    """
+    table = {
+        name: [Picture(**row) for row in rows] for name, rows in load_yaml(root / LIST).items()
+    }
+    planned = sum(row.max_kilobytes for rows in table.values() for row in rows)
+    if 1000 * planned > MAX_BYTES:
+        raise PictureError(f"{LIST}: max_kilobytes sum to {planned}, at most {MAX_BYTES // 1000}")
+    params = load_yaml(root / "params.yaml")
+    for row in table[kind]:
+        found = params[row.study]["source"]
+        if found != row.source:
+            raise PictureError(
+                f"{row.target}: {row.study}.source is {found}, need {row.source}; "
+                "pictures in git show embedded data only: `git restore params.yaml dvc.lock`, "
+                "`dvc repro`, then again"
+            )
+    return table[kind]
 
 
 def copy_all(root: Path) -> dict[str, int]:
@@ -49,22 +74,8 @@ def copy_all(root: Path) -> dict[str, int]:
     PictureError
         A picture is missing, was drawn from other data than the embedded, or does not fit.
     """
-    rows = pictures(root)
-    planned = 1000 * sum(row.max_kilobytes for row in rows)
-    if planned > MAX_BYTES:
-        raise PictureError(
-            f"{LIST}: max_kilobytes sum to {planned // 1000}, at most {MAX_BYTES // 1000}"
-        )
-    params = load_yaml(root / "params.yaml")
     sizes = {}
-    for row in rows:
-        found = params[row.study]["source"]
-        if found != row.source:
-            raise PictureError(
-                f"{row.target}: {row.study}.source is {found}, need {row.source}; "
-                "pictures in git show embedded data only: `git restore params.yaml dvc.lock`, "
-                "`dvc repro`, then again"
-            )
+    for row in checked(root, "pictures"):
         page = root / row.page
         if not page.is_file():
             raise PictureError(f"{row.page}: not found; run `dvc repro {row.study}-report`")
