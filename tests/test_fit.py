@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from sonolens import fit, rng
 from sonolens.models import checkpoint
 from sonolens.params import Runtime, Tracking
+from sonolens.pipeline import owned
 
 CONFIG = fit.FitConfig(
     epochs=3, batch_size=8, learning_rate=0.01, weight_decay=0.0, patience=3,
@@ -146,15 +148,31 @@ def test_jobs_are_the_same_under_every_engine_and_are_not_trained_twice(tmp_path
     assert all(equal(again[name], results["serial"][name]) for name in names)
 
 
-def test_a_folder_in_use_is_refused(tmp_path):
-    from filelock import FileLock
+def test_a_second_training_of_the_same_waits_for_the_first(tmp_path, caplog):
+    caplog.set_level("INFO")
+    folder, rows = tmp_path / "shared", []
+    second = threading.Thread(
+        target=partial(
+            fit.fit_jobs, prepared, ["seed0"], folder=folder, runtime=runtime("serial"),
+            device=checkpoint.device, on_epoch=lambda name, row: rows.append(row["epoch"]),
+        )
+    )  # fmt: skip
+    with owned(folder):
+        second.start()
+        while "shared.lock is held by another process; waiting for its end" not in caplog.text:
+            assert second.is_alive()
+            second.join(0.05)
+        assert rows == []
+    second.join()
+    assert rows == [0, 1, 2]
 
-    folder = tmp_path / "busy"
-    with FileLock(folder.with_suffix(".lock")), pytest.raises(fit.FolderBusy, match="busy"):
-        fit.fit_jobs(
-            prepared, ["seed0"], folder=folder, runtime=runtime("serial"), device=checkpoint.device,
-            on_epoch=lambda name, row: None,
-        )  # fmt: skip
+
+def test_an_interrupt_in_an_epoch_stays_an_interrupt(tmp_path):
+    def interrupt(row):
+        raise KeyboardInterrupt("SIGINT")
+
+    with pytest.raises(KeyboardInterrupt, match="SIGINT"):  # Lightning exits instead
+        train(tmp_path, on_epoch=interrupt)
 
 
 def test_too_few_items_and_infinite_loss_are_named(tmp_path):

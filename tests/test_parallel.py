@@ -1,11 +1,16 @@
 """Every engine gives the results of a loop, in its order."""
 
 import os
+import signal
 import socket
+import subprocess
 import sys
+import time
 import warnings
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from sonolens import parallel, rng
@@ -32,6 +37,28 @@ def refuse(item: int) -> int:
     if item == 3:
         raise KeyError("three")
     return item
+
+
+def die(item: int) -> int:
+    if item == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+ORPHANS = """
+import os, signal, sys, time
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from test_parallel import parallel, runtime, stay
+if __name__ == "__main__":
+    for _ in parallel.run(stay, [sys.argv[1]] * 2, runtime("loky"), probe=False):
+        pass
+"""
+
+
+def stay(folder: str) -> None:
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(600)
 
 
 def place(item: int) -> int:
@@ -86,6 +113,49 @@ def test_errors_of_a_worker_reach_the_caller_after_the_results_before(name):
     results = parallel.run(refuse, range(6), runtime(name), probe=False)
     with pytest.raises(KeyError, match="three"):
         list(results)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_killed_worker_is_named_with_what_to_do():
+    results = parallel.run(die, range(6), runtime("loky"), probe=False)
+    with pytest.raises(parallel.WorkerLost, match=r"SIGKILL.*lower runtime\.workers"):
+        list(results)
+    assert list(parallel.run(abs, [-1, -2], runtime("loky"), probe=False)) == [1, 2]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_process(number, tmp_path):
+    folder = tmp_path / "pids"
+    folder.mkdir()
+    script = tmp_path / "orphans.py"
+    script.write_text(ORPHANS)
+    here = [str(Path(__file__).parent), str(Path(parallel.__file__).parents[1])]
+    process = subprocess.Popen(
+        [sys.executable, script, folder, *here],
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: len(list(folder.iterdir())) == 2 or process.poll() is not None)
+    workers = [int(path.name) for path in folder.iterdir()]
+    assert len(workers) == 2
+    if number == signal.SIGINT:  # as a terminal sends it
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == -number
+    assert stderr.count("Traceback") <= 1  # none of the workers'
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in workers))
+
+
+def wait_for(condition, timeout_s: float = 60.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("name", ["serial", "loky"])

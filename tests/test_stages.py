@@ -1,19 +1,23 @@
 """The launcher and the stage runner, on a toy project with one study."""
 
+import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 import types
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from filelock import FileLock
 from pydantic import Field
 
-from sonolens import params, pipeline, stages
+from sonolens import keys, params, pipeline, stages
 from sonolens.store import StoreError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,7 +56,7 @@ class Params(Section):
     make: Make
 """
 MAKE = """
-import json
+import time
 from sonolens.store import StoreError, write_json
 
 def run(params, files, record):
@@ -62,6 +66,14 @@ def run(params, files, record):
     (folder / "a.txt").write_text(text * params.study.make.n)
     if text == "ours":
         raise StoreError("a.txt: damaged; bring it back")
+    if text.startswith("slow"):
+        try:
+            time.sleep(600)
+        finally:
+            if text.endswith("end"):
+                print("ending", flush=True)
+                time.sleep(1)
+                print("ended", flush=True)
     if text == "bug":
         raise ZeroDivisionError("nobody expected this")
     values = {"n": params.study.make.n, "seed": params.common.seed}
@@ -283,7 +295,7 @@ def test_a_second_run_of_the_same_stage_is_refused(toy, capsys):
     assert stages.main(["toy", "make"]) == 0
     assert inner == [1]
     assert (
-        "another process runs this stage in this folder; wait for it or stop it"
+        f"toy-make: process {os.getpid()} runs this stage in this folder; wait for its end or stop"
         in capsys.readouterr().err
     )
     assert files_of(toy.root)["data/toy/values"] == "first"
@@ -315,7 +327,7 @@ def test_two_checkouts_that_share_scratch_do_not_lock_each_other(toy, tmp_path):
     toy.stage.run = also_there
     stages.run(toy.root, "toy", "make")
     assert files_of(clone)["data/toy/values"] == "tmp1"
-    assert len(list((toy.root / ".dvc/tmp/sonolens/locks").iterdir())) == 2
+    assert len(list((toy.root / ".dvc/tmp/sonolens/locks").glob("*.lock"))) == 2
 
 
 def test_studies_are_the_folders_with_params():
@@ -373,14 +385,94 @@ def test_launcher_runs_a_stage_and_tells_errors_of_ours_from_others(project):
     assert staged(project) == []
 
 
-def test_launcher_refuses_while_another_process_holds_the_stage(project):
-    import hashlib
-
+def lock_of(project: Path) -> Path:
     place = hashlib.sha256(str(project.resolve()).encode()).hexdigest()[:12]
-    with FileLock(pipeline.scratch(project, "locks") / f"toy-make-{place}.lock"):
+    return pipeline.scratch(project, "locks") / f"toy-make-{place}.lock"
+
+
+def test_launcher_refuses_while_another_process_holds_the_stage(project):
+    lock = lock_of(project)
+    with FileLock(lock):
+        lock.with_suffix(".pid").write_text(str(os.getpid()))
         done = launch(project, "toy", "make")
     assert done.returncode == 1
-    assert done.stderr.startswith("toy-make: another process runs this stage")
+    assert done.stderr.startswith(f"toy-make: process {os.getpid()} runs this stage")
+
+
+# Stands for `dvc`, as the stage sees it: a process that starts it through a shell.
+DVC_LIKE = """
+import os, subprocess, sys
+os.environ["DVC_STAGE"] = "toy-make"
+subprocess.run(["/bin/sh", "-c", f"{sys.executable} src/stage.py toy make; true"])
+"""
+
+
+def wait_for(condition, timeout_s: float = 60.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_stage_ends_with_the_dvc_that_started_it_and_the_next_one_waits_for_it(project):
+    bell = project / "data" / "raw" / "bells" / "a.txt"
+    staging = project / ".dvc/tmp/sonolens/staging"
+    before = files_of(project)
+    bell.write_text("slow")
+    try:
+        parent = subprocess.Popen([sys.executable, "-c", DVC_LIKE], cwd=project)
+        wait_for(lambda: list(staging.glob("toy-make-*/data/toy/values/a.txt")))
+        (stage,) = (int(path.name.rpartition("-")[2]) for path in staging.iterdir())
+        parent.kill()
+        bell.write_text("ding ")
+        done = launch(project, "toy", "make")
+        parent.wait()
+    finally:
+        bell.write_text("ding ")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not psutil.pid_exists(stage)
+    assert staged(project) == []
+    assert {name: text for name, text in files_of(project).items() if name in before} == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_second_interrupt_does_not_break_off_the_end(project):
+    bell = project / "data" / "raw" / "bells" / "a.txt"
+    staging = project / ".dvc/tmp/sonolens/staging"
+    bell.write_text("slow end")
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "src/stage.py", "toy", "make"], cwd=project,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+        wait_for(lambda: list(staging.glob("toy-make-*/data/toy/values/a.txt")))
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "ending\n"
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=60)
+    finally:
+        bell.write_text("ding ")
+    assert stdout == "ended\n"
+    assert stderr == "toy-make: interrupted; run the same command again to go on\n"
+    assert process.returncode == 130
+    assert staged(project) == []
+
+
+def test_leftovers_of_killed_processes_go_at_the_next_start_of_their_stage(toy):
+    place = toy.root / "data" / "toy"
+    (place / ".values.4711.old").mkdir(parents=True)
+    (place / ".values.4711.old" / "a.txt").write_text("before")
+    (place / ".values.4711.part").write_text("half")
+    other = place / ".big.4711.part"
+    other.write_text("of another stage")
+    digest = keys.dvc_digest(place)
+    stages.main(["toy", "make"])
+    assert sorted(path.name for path in place.iterdir()) == [".big.4711.part", "values"]
+    (place / "values").unlink()
+    assert keys.dvc_digest(place) == digest  # what is left does not count, as in .dvcignore
 
 
 def test_launcher_refuses_the_package_of_another_checkout(project, tmp_path):

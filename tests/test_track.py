@@ -403,6 +403,11 @@ def test_stage_that_reports_nothing_says_how_it_failed(repo: Path, params: dict[
     spec = load_pipeline(repo, params)["toy-report"]
     for error, status in ((ZeroDivisionError("no"), "FAILED"), (KeyboardInterrupt(), "KILLED")):
         with pytest.raises(type(error)):
+            run_stage(repo, params, "publish", error=error)
+        assert look(repo, params)[0].info.status == status
+        assert look(repo, params)[1] == []  # it would stay behind: publishing has no row below
+    for error, status in ((ZeroDivisionError("no"), "FAILED"), (KeyboardInterrupt(), "KILLED")):
+        with pytest.raises(type(error)):
             run_stage(repo, params, "report", error=error)
         row, (child,), _ = look(repo, params)
         assert (row.info.status, child.info.status) == (status, status)
@@ -444,6 +449,46 @@ def test_interrupt_is_killed(repo: Path, params: dict[str, Any]) -> None:
     row, (child,), _ = look(repo, params)
     assert (row.info.status, child.info.status) == ("KILLED", "KILLED")
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("where", ["_claim_row", "_log_inputs", "_send_metrics"])
+def test_interrupt_while_the_record_opens_or_ends_is_killed(
+    repo: Path, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    work = getattr(track, where)
+
+    def interrupted(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        done = work(*arguments)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)  # one more does not break off the end
+        return done
+
+    monkeypatch.setattr(track, where, interrupted)
+    with pytest.raises(KeyboardInterrupt, match="SIGINT"):
+        run_stage(repo, params, "train")
+    row, (child,), _ = look(repo, params)
+    assert (row.info.status, child.info.status) == ("KILLED", "KILLED")
+    run_stage(repo, params, "train")
+    row, (again,), client = look(repo, params)
+    assert (row.info.status, again.info.status) == ("RUNNING", "FINISHED")
+    assert again.info.run_id == child.info.run_id
+    assert steps(client, again, "trained/speaker/fold0/seed0/val_loss") == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt("SIGINT"), "KILLED"), (ValueError("bad"), "FAILED")]
+)
+def test_a_stage_without_a_record_ends_the_row_too(
+    repo: Path, params: dict[str, Any], error: BaseException, status: str
+) -> None:
+    run_stage(repo, params, "train")
+    with pytest.raises(type(error)):
+        run_stage(repo, params, "prepare", error=error)
+    row, (prepare, train), _ = look(repo, params)
+    states = [run.info.status for run in (row, prepare, train)]
+    assert states == [status, status, "FINISHED"]
+    assert row.data.tags["sonolens.error"].startswith(type(error).__name__)
 
 
 PROGRAM = """

@@ -9,7 +9,6 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch.nn import functional
 
 from sonolens import parallel, rng
 from sonolens.params import Runtime
+from sonolens.pipeline import owned
 from sonolens.store import whole
 
 HISTORY = "history.jsonl"
@@ -293,7 +293,12 @@ def fit(
             deterministic=device.type == "cpu",
             default_root_dir=folder,
         )
-        trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
+        try:
+            trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
+        except SystemExit as end:  # Lightning makes it of an interrupt
+            if isinstance(end.__context__, KeyboardInterrupt):
+                raise end.__context__ from None
+            raise
     return Fitted(module.best, module.history, module.best_epoch)
 
 
@@ -332,33 +337,12 @@ def fit_jobs(
     on_epoch
         Called in this process with (name, row) once per epoch, while the workers train.
 
-    Raises
-    ------
-    FolderBusy
-        Another process trains in `folder`.
+    A second process that trains the same waits until the first has ended.
     """
-    with _owned(folder), _Follower(folder, names, on_epoch):
+    with owned(folder), _Follower(folder, names, on_epoch):
         job = partial(_fit_job, prepare, folder, runtime.device, device)
         paths = list(parallel.run(job, names, runtime))
-    return {name: _load_fitted(path) for name, path in zip(names, paths, strict=True)}
-
-
-class FolderBusy(RuntimeError):
-    """Another process trains the same thing."""
-
-
-@contextmanager
-def _owned(folder: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder.with_suffix(".lock"), timeout=0):
-            yield
-    except Timeout as error:
-        raise FolderBusy(
-            f"{folder}: another process trains the same models; wait for it or stop it"
-        ) from error
+        return {name: _load_fitted(path) for name, path in zip(names, paths, strict=True)}
 
 
 def _fit_job(

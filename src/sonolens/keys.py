@@ -16,7 +16,7 @@ from typing import Any
 
 from sonolens.parallel import resolve_device
 from sonolens.params import load_yaml
-from sonolens.pipeline import StageSpec, load_pipeline
+from sonolens.pipeline import LEFTOVER, StageSpec, load_pipeline
 from sonolens.sources import content_key, file_digest
 
 
@@ -67,6 +67,7 @@ def dvc_digest(path: Path) -> str:
         file
         for file in path.rglob("*")
         if file.is_file() and "__pycache__" not in file.parts and file.name != ".gitignore"
+        if not any(LEFTOVER.fullmatch(part) for part in file.relative_to(path).parts)
     ]
     rows = [
         {"md5": file_digest(file), "relpath": file.relative_to(path).as_posix()} for file in files

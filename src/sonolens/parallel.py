@@ -6,6 +6,9 @@ The engines are serial, loky and dask.
 from __future__ import annotations
 
 import os
+import re
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +18,7 @@ from typing import Any, Literal, TypeVar
 from sonolens.params import Runtime
 
 CONNECT_S = 10
+POLL_S = 0.3
 WORKER_START_S = 12.0  # of two that import torch, Lightning and SciPy on two cores
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,6 +26,10 @@ Result = TypeVar("Result")
 
 class EngineError(RuntimeError):
     """The engine named in params cannot be used; the message says what is missing."""
+
+
+class WorkerLost(RuntimeError):
+    """A worker process was ended from outside; the message says what that means."""
 
 
 def resolve_device(kind: str) -> Literal["cpu", "cuda"]:
@@ -82,8 +90,39 @@ def _chosen(runtime: Runtime) -> AbstractContextManager[object]:
     if runtime.engine == "serial" or runtime.workers == 1:
         return joblib.parallel_config(backend="sequential")
     return joblib.parallel_config(
-        backend="loky", n_jobs=runtime.workers, inner_max_num_threads=runtime.threads
+        backend="loky",
+        n_jobs=runtime.workers,
+        inner_max_num_threads=runtime.threads,
+        initializer=_begin_worker,
+        initargs=(os.getpid(),),
     )
+
+
+def _begin_worker(owner: int) -> None:
+    # Ctrl-C reaches all processes of a terminal; the owner ends its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    on_end(owner, lambda: os._exit(1))  # by itself loky waits five minutes for more work
+
+
+def on_end(pid: int, call: Callable[[], None]) -> None:
+    """Call `call` in a thread of its own soon after the process `pid` has ended."""
+
+    def follow() -> None:
+        while is_alive(pid):
+            time.sleep(POLL_S)
+        call()
+
+    threading.Thread(target=follow, name=f"end of {pid}", daemon=True).start()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    import psutil  # type: ignore[import-untyped,unused-ignore]
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def run(
@@ -97,8 +136,14 @@ def run(
 
     With `probe`, items run in this process until what is left is worth starting loky's workers,
     each of which imports everything anew. The results are the same either way.
+
+    Raises
+    ------
+    WorkerLost
+        A worker of loky was killed, or crashed.
     """
     from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import BrokenProcessPool
 
     left = deque(items)
     if probe and runtime.engine == "loky":
@@ -111,7 +156,19 @@ def run(
     with _connected(runtime):
         with _chosen(runtime):  # left before the first result: the caller's joblib must not see it
             parallel = Parallel(return_as="generator")
-        yield from parallel(delayed(_one)(function, item, runtime.threads) for item in left)
+        try:
+            yield from parallel(delayed(_one)(function, item, runtime.threads) for item in left)
+        except BrokenProcessPool as error:
+            raise WorkerLost(
+                f"one of {runtime.workers} workers was ended from outside ({_exit_codes(error)}); "
+                "a system short of memory does that: if it was not you, lower runtime.workers in "
+                "params.yaml. The same command goes on from what is finished"
+            ) from error
+
+
+def _exit_codes(error: Exception) -> str:
+    found = re.search(r"\{(.*)\}", str(error))
+    return found[1] if found else type(error).__name__
 
 
 def _worth_workers(spent_s: list[float], n_left: int, runtime: Runtime) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -14,6 +15,8 @@ from typing import Any
 from sonolens.params import ParamsError, load_yaml
 
 MAIN_ROOT_MARK = (".dvc", "tmp", "exps")
+LEFTOVER = re.compile(r"\..+\.\d+\.(part|old|new)")  # as in .dvcignore; see `store.move_all`
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,8 @@ def open_files(root: Path, spec: StageSpec, key: str = "") -> Iterator[StageFile
 
     Only one process at a time may hold a stage's files: what killed ones left is removed.
     """
+    for path in spec.outputs:
+        _remove_leftovers(root / path)
     staging = root / ".dvc" / "tmp" / "sonolens" / "staging" / f"{spec.name}-{os.getpid()}"
     for left in staging.parent.glob(f"{spec.name}-*"):
         if left.name.removeprefix(f"{spec.name}-").isdecimal():
@@ -133,6 +138,44 @@ def open_files(root: Path, spec: StageSpec, key: str = "") -> Iterator[StageFile
         yield StageFiles(root, spec, staging, key)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _remove_leftovers(place: Path) -> None:
+    # Also what was set aside: DVC sees that an output is missing and makes it anew.
+    for path in place.parent.glob(".*") if place.parent.is_dir() else ():
+        if path.name.startswith(f".{place.name}.") and LEFTOVER.fullmatch(path.name):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+@contextmanager
+def owned(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a folder that several experiments may share, e.g. of checkpoints by content key.
+
+    Yields
+    ------
+    bool
+        Whether it is held: without `wait` another process may hold it.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if not wait:
+            yield False
+            return
+        log.info("%s is held by another process; waiting for its end", lock.lock_file)
+        lock.acquire()
+    try:
+        folder.mkdir(exist_ok=True)
+        yield True
+    finally:
+        lock.release()
 
 
 def main_root(root: Path) -> Path:

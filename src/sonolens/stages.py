@@ -6,19 +6,23 @@ import argparse
 import hashlib
 import importlib
 import logging
+import os
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import create_model
 
-from sonolens import keys, parallel
+from sonolens import interrupts, keys, parallel
 from sonolens import params as base
-from sonolens.pipeline import StageSpec, load_pipeline, open_files, scratch
+from sonolens.pipeline import StageSpec, load_pipeline, open_files, owned, scratch
+
+WAIT_S = interrupts.GRACE_S + 10
+log = logging.getLogger(__name__)
 
 
 class StageError(RuntimeError):
@@ -37,7 +41,9 @@ def main(arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     name = "-".join(part for part in (asked.study, asked.stage, asked.cell) if part)
     try:
-        run(Path.cwd(), asked.study, asked.stage, asked.cell)
+        with interrupts.caught():
+            interrupts.end_with_dvc()
+            run(Path.cwd(), asked.study, asked.stage, asked.cell)
     except KeyboardInterrupt:
         print(f"{name}: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
@@ -102,8 +108,11 @@ def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
         parallel.set_threads(checked.runtime.threads)
         module.run(stage_params, files, record)
         files.commit()
-    # What a kill would have been resumed from.
-    shutil.rmtree(scratch(root, "ckpt") / files.key, ignore_errors=True)
+    resumed = scratch(root, "ckpt") / files.key
+    if resumed.exists():
+        with owned(resumed, wait=False) as ours:
+            if ours:  # no other experiment has begun to train the same
+                shutil.rmtree(resumed)
     track.note_stage(root, spec, values, started, time.time(), cell=cell)
 
 
@@ -132,14 +141,27 @@ def _alone(root: Path, name: str) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
-    lock = FileLock(scratch(root, "locks") / f"{name}-{place}.lock")
+    path = scratch(root, "locks") / f"{name}-{place}.lock"
+    holder = path.with_suffix(".pid")  # of the `dvc` above the stage, with which it ends
+    lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+        if not lock.is_locked:
+            pid = int(holder.read_text() or 0) if holder.exists() else 0
+            if pid and parallel.is_alive(pid):
+                raise StageError(
+                    f"process {pid} runs this stage in this folder; wait for its end or stop it"
+                )
+            log.info("a run of this stage whose `dvc` is gone has not ended yet; waiting for it")
+            lock.acquire(timeout=WAIT_S)
     except Timeout as error:
         raise StageError(
-            "another process runs this stage in this folder; wait for it or stop it"
+            f"an earlier run of this stage goes on in this folder, after {WAIT_S:.0f} s too; "
+            "wait for its end or stop it"
         ) from error
     try:
+        holder.write_text(str(interrupts.dvc_process() or os.getpid()))
         yield
     finally:
         lock.release()

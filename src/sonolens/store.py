@@ -68,6 +68,7 @@ def move_all(moves: Sequence[tuple[Path, Path]]) -> None:
 
 
 def _beside(path: Path, suffix: str) -> Path:
+    """Name of a temporary neighbour; `pipeline.LEFTOVER` knows those of killed processes by it."""
     return path.with_name(f".{path.name}.{os.getpid()}.{suffix}")
 
 
@@ -306,7 +307,7 @@ def write_store(folder: Path, axes: dict[str, Any], ragged: bool = False) -> Ite
 
     The folder appears when the block succeeds. Raises StoreError when nothing was appended.
     """
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    part = _beside(folder, "new")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:

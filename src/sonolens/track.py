@@ -22,11 +22,9 @@ import logging
 import math
 import os
 import re
-import signal
 import socket
 import ssl
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -38,6 +36,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
+from sonolens.interrupts import caught, dvc_process, held
 from sonolens.keys import (
     Digests,
     KeyedFileError,
@@ -49,6 +48,7 @@ from sonolens.keys import (
     stage_key,
     study_of,
 )
+from sonolens.parallel import is_alive
 from sonolens.params import ParamsError, flatten, load_yaml
 from sonolens.pipeline import StageSpec, load_pipeline, main_root, scratch
 from sonolens.sources import content_key
@@ -478,20 +478,16 @@ class LiveRecord(Record):
 
     def close(self, status: str, error: BaseException | None = None) -> None:
         """Send what waits and set the status, of the experiment's row too unless FINISHED."""
-        if self._monitor is not None:
-            self._attempt("sampling the system", self._monitor.finish)
+        monitor, self._monitor = self._monitor, None
+        if monitor is not None:
+            self._attempt("sampling the system", monitor.finish)
         self._attempt("sending metrics", self._flush)
 
         def end() -> None:
             client = self.store.client
             client.set_tag(self.run_id, "sonolens.n_nonfinite", str(self.n_nonfinite))
             for run_id in (self.run_id, self.row_id) if status != "FINISHED" else (self.run_id,):
-                if error is not None:
-                    text = (str(error).splitlines() or [""])[0]
-                    client.set_tag(
-                        run_id, "sonolens.error", f"{type(error).__name__}: {text}"[:500]
-                    )
-                client.set_terminated(run_id, status)
+                _terminate(client, run_id, status, error)
 
         self._attempt(f"setting the status {status}", end)
 
@@ -555,51 +551,41 @@ def open_record(
     Record
         A LiveRecord where something is recorded.
     """
+    if not enabled(params):
+        yield Record()
+        return
     started_ms = _now_ms()
 
     def opened() -> Record:
-        if enabled(params):
-            try:
-                return _open_record(root, spec, params, study, stage, cell, started_ms)
-            except Exception as error:
-                _lost("opening the record", error)
-        return Record()
-
-    with _sigterm_interrupts() as ending:
-        live = stage.startswith(LIVE_STAGES)
-        record = opened() if live else Record()
-        if live and isinstance(record, LiveRecord):
-            record.watch(float(params["runtime"]["tracking"]["system_metrics_interval_s"]))
         try:
+            return _open_record(root, spec, params, study, stage, cell, started_ms)
+        except Exception as error:
+            _lost("opening the record", error)
+            return Record()
+
+    live = stage.startswith(LIVE_STAGES)
+    record = Record()
+    with caught():
+        try:
+            if live:
+                record = opened()
+                if isinstance(record, LiveRecord):
+                    record.watch(float(params["runtime"]["tracking"]["system_metrics_interval_s"]))
             yield record
+            if isinstance(record, LiveRecord):
+                record.close("FINISHED")
         except BaseException as error:
-            ending.set()
             record = record if live else opened()
             if isinstance(record, LiveRecord):
                 record.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", error)
             raise
-        ending.set()
-        if isinstance(record, LiveRecord):
-            record.close("FINISHED")
 
 
-@contextmanager
-def _sigterm_interrupts() -> Iterator[threading.Event]:
-    """SIGTERM raises KeyboardInterrupt inside the block, until the event is set."""
-    ending = threading.Event()
-
-    def interrupt(_signal: int, _frame: Any) -> None:
-        if not ending.is_set():
-            raise KeyboardInterrupt("SIGTERM")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield ending
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield ending
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _terminate(client: MlflowClient, run_id: str, status: str, error: BaseException | None) -> None:
+    if error is not None:
+        text = (str(error).splitlines() or [""])[0]
+        client.set_tag(run_id, "sonolens.error", f"{type(error).__name__}: {text}"[:500])
+    client.set_terminated(run_id, status)
 
 
 def _open_record(
@@ -616,26 +602,33 @@ def _open_record(
     device = device_kind(params, load_torch=True) if stage.startswith(LIVE_STAGES) else "cpu"
     key = experiment_key(root, params, study, digests=digests)
     own_key = stage_key(root, spec, params, cell=cell, device=device, digests=digests)
-    with store.lock():
-        experiment_id = store.experiment(study)
-        row = _claim_row(store, experiment_id, root, params, study, key)
-        tags = _owner_tags(os.getpid()) | _place_tags(params, device)
-        tags |= _stage_tags(root, spec, own_key, row)
-        children = store.children(experiment_id, own_key, row.info.run_id)
-        # One that a living process still writes to is that process's.
-        old = next((run for run in children if not _is_busy(run)), None)
-        child = old or store.client.create_run(
-            experiment_id, start_time=started_ms, tags=tags, run_name=spec.name
-        )
-        if old is not None:
-            _reopen(store.client, old, tags)
-    record = LiveRecord(
-        store, experiment_id, row.info.run_id, child.info.run_id, _known=set(child.data.metrics)
-    )
-    _log_params(store.client, child, flatten({name: look_up(params, name) for name in spec.params}))
-    _log_inputs(
-        store.client, child.info.run_id, {path: digests.of(path) for path in spec.data}, stage
-    )
+    record = None
+    try:
+        with store.lock(), held():  # no row may be made and not be known
+            experiment_id = store.experiment(study)
+            row = _claim_row(store, experiment_id, root, params, study, key)
+            if stage == "publish":  # which completes the row and has none of its own
+                return LiveRecord(store, experiment_id, row.info.run_id, row.info.run_id)
+            tags = _owner_tags(os.getpid()) | _place_tags(params, device)
+            tags |= _stage_tags(root, spec, own_key, row)
+            children = store.children(experiment_id, own_key, row.info.run_id)
+            # One that a living process still writes to is that process's.
+            old = next((run for run in children if not _is_busy(run)), None)
+            child = old or store.client.create_run(
+                experiment_id, start_time=started_ms, tags=tags, run_name=spec.name
+            )
+            if old is not None:
+                _reopen(store.client, old, tags)
+            ids = row.info.run_id, child.info.run_id
+            record = LiveRecord(store, experiment_id, *ids, _known=set(child.data.metrics))
+        own_params = flatten({name: look_up(params, name) for name in spec.params})
+        _log_params(store.client, child, own_params)
+        inputs = {path: digests.of(path) for path in spec.data}
+        _log_inputs(store.client, child.info.run_id, inputs, stage)
+    except KeyboardInterrupt as error:
+        if record is not None:
+            record.close("KILLED", error)
+        raise
     return record
 
 
@@ -643,7 +636,7 @@ def _claim_row(
     store: Store, experiment_id: str, root: Path, params: dict[str, Any], study: str, key: str
 ) -> Run:
     """The experiment's row, RUNNING and ours."""
-    tags = _owner_tags(_experiment_process()) | _place_tags(params, device_kind(params))
+    tags = _owner_tags(dvc_process() or os.getpid()) | _place_tags(params, device_kind(params))
     old = store.row(experiment_id, key)
     if old is None:
         return _create_row(store, experiment_id, root, params, study, key, tags)
@@ -783,19 +776,6 @@ def _owner_tags(pid: int) -> dict[str, str]:
     }
 
 
-def _experiment_process() -> int:
-    """The `dvc` process that runs the stages one after another, else this one."""
-    import psutil  # type: ignore[import-untyped,unused-ignore]
-
-    try:
-        for ancestor in psutil.Process().parents():
-            if any(Path(word).stem == "dvc" for word in ancestor.cmdline()[:4]):
-                return int(ancestor.pid)
-    except psutil.Error as error:
-        log.debug("no look at the parent processes: %s", error)
-    return os.getpid()
-
-
 def _pid_start(pid: int) -> str:
     """Start of a process in whole seconds, as ids are used again; empty when it is gone."""
     import psutil  # type: ignore[import-untyped,unused-ignore]
@@ -816,8 +796,8 @@ def _is_dead(run: Run) -> bool:
     tags = run.data.tags
     if tags.get("sonolens.host") != socket.gethostname() or "sonolens.pid" not in tags:
         return False
-    start = _pid_start(int(tags["sonolens.pid"]))
-    return not start or start != tags.get("sonolens.pid_start")
+    pid = int(tags["sonolens.pid"])
+    return not is_alive(pid) or _pid_start(pid) != tags.get("sonolens.pid_start")
 
 
 # --- Completing a row from files -----------------------------------------------------------------
@@ -882,7 +862,7 @@ def publish(root: Path, spec: StageSpec, params: dict[str, Any], *, study: str) 
                     tags = _place_tags(params, device_kind(params))
                     row = _create_row(store, experiment_id, root, params, study, key, tags)
                 row = store.restored(row)
-                tags = _owner_tags(_experiment_process()) | _exp_names(row)
+                tags = _owner_tags(dvc_process() or os.getpid()) | _exp_names(row)
                 _set_tags(store.client, row.info.run_id, tags)
             complete_row(store, experiment_id, row, root, params, study, digests=digests)
         except Exception as error:
@@ -1436,7 +1416,7 @@ def _share_view(client: MlflowClient, experiment: Experiment, rows: Sequence[Run
     try:
         client.set_experiment_tag(experiment.experiment_id, tag, text)
     except MlflowException as error:  # e.g. a server that may only be read
-        _warn(f"tracking: the columns of {experiment.name} could not be chosen ({error})")
+        _warn(f"tracking: the columns of {experiment.name} could not be chosen ({_reason(error)})")
         return tag in experiment.tags
     return True
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import zipfile
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from sonolens.store import whole
 
 FRESH = "SONOLENS_FRESH"
 MAX_BYTES = 2 * 2**30
+ABANDONED_S = 600.0  # without a byte; a shard takes seconds to write
 _log = logging.getLogger(__name__)
 
 
@@ -49,8 +52,13 @@ class Shards:
             np.savez(stream, allow_pickle=False, **arrays)
 
     def evict(self) -> None:
-        """Remove the shards used longest ago until the rest fits."""
+        """Remove what killed writers left, and the shards used longest ago until the rest fits."""
         found = []
+        for path in self.folder.glob("??/.*.part"):
+            with suppress(FileNotFoundError):
+                # Its writer may be on another machine, where process ids mean nothing.
+                if time.time() - path.stat().st_mtime > ABANDONED_S:
+                    path.unlink()
         for path in self.folder.glob("??/*.npz"):
             try:
                 status = path.stat()
