@@ -1201,11 +1201,12 @@ class _Visit:
     def _stale(self, place: Place, study: str, key: str) -> list[str]:
         if not place.commit:
             return [
-                f"{study}: files changed since it was published; run `dvc repro {study}-publish`"
+                f"{study}: files changed since it was published; run `dvc repro {study}-publish`, "
+                "with `-sf` if DVC finds nothing to do"
             ]
         experiment_id = self._experiment(study)
-        if experiment_id and self.store.row(experiment_id, key):
-            return []  # what was published is there; the commit changed something else since
+        if not self.change or (experiment_id and self.store.row(experiment_id, key)):
+            return []  # what was published may have its row; the commit changed something since
         return [f"{study}, {place.name}: files changed since it was published: left out"]
 
     def _experiment(self, study: str) -> str | None:
