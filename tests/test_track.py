@@ -343,7 +343,7 @@ def test_row_is_complete_and_made_once(
     assert inputs["models/toy/train"].tags[0].value == "explain"
     note = row.data.tags["mlflow.note.content"]
     assert "| accuracy_person | 0.5 | 0.25 to 0.75 |" in note
-    assert re.search(r"`toy-train`: \[toy-train\]\(#/experiments/\d+/runs/\w+\)", note)
+    assert re.search(r"`toy-train`: \[toy-train\]\(#/experiments/\d+/runs/\w+\?\w+=\w+\)", note)
     assert "`toy-prepare`: not run here" in note
     where = Path(row.info.artifact_uri.removeprefix("file://"))
     assert (repo / "mlartifacts/toy") in where.parents
@@ -381,7 +381,7 @@ def test_row_is_complete_and_made_once(
     other, children, client = look(repo, params)
     assert children == []
     assert steps(client, other, "trained/speaker/fold0/seed0/val_loss") == [0, 1]
-    link = f"[toy-train](#/experiments/{train.info.experiment_id}/runs/{train.info.run_id})"
+    link = f"[toy-train](#/experiments/{train.info.experiment_id}/runs/{train.info.run_id}?"
     note = other.data.tags["mlflow.note.content"]
     assert f"`toy-train`: not run here, DVC had its result; it was computed in {link}" in note
 
@@ -401,6 +401,11 @@ def test_resumed_stage_adds_no_step_twice(repo: Path, params: dict[str, Any]) ->
 
 def test_stage_that_reports_nothing_says_how_it_failed(repo: Path, params: dict[str, Any]) -> None:
     spec = load_pipeline(repo, params)["toy-report"]
+    for error, status in ((ZeroDivisionError("no"), "FAILED"), (KeyboardInterrupt(), "KILLED")):
+        with pytest.raises(type(error)):
+            run_stage(repo, params, "publish", error=error)
+        assert look(repo, params)[0].info.status == status
+        assert look(repo, params)[1] == []  # it would stay behind: publishing has no row below
     for error, status in ((ZeroDivisionError("no"), "FAILED"), (KeyboardInterrupt(), "KILLED")):
         with pytest.raises(type(error)):
             run_stage(repo, params, "report", error=error)
@@ -480,8 +485,9 @@ def test_a_stage_without_a_record_ends_the_row_too(
     run_stage(repo, params, "train")
     with pytest.raises(type(error)):
         run_stage(repo, params, "prepare", error=error)
-    row, (child,), _ = look(repo, params)
-    assert (row.info.status, child.info.status) == (status, "FINISHED")
+    row, (prepare, train), _ = look(repo, params)
+    states = [run.info.status for run in (row, prepare, train)]
+    assert states == [status, status, "FINISHED"]
     assert row.data.tags["sonolens.error"].startswith(type(error).__name__)
 
 
@@ -862,7 +868,7 @@ def test_sync_kills_rows_of_dead_processes(history: Path) -> None:
 
 def test_ui_links_open_the_runs(history: Path) -> None:
     links = dict(track.ui_links(track.open_store(history), "http://127.0.0.1:5000/"))
-    assert links["toy"].endswith("?workflowType=machine_learning")
+    assert "?workflowType=machine_learning" in links["toy"]
     assert any("/#/compare-runs?runs=[" in link for link in links.values())
 
 

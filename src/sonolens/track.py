@@ -551,31 +551,31 @@ def open_record(
     Record
         A LiveRecord where something is recorded.
     """
+    if not enabled(params):
+        yield Record()
+        return
     started_ms = _now_ms()
-    live = stage.startswith(LIVE_STAGES)
-    record: Record = Record()
 
     def opened() -> Record:
-        if enabled(params):
-            try:
-                return _open_record(root, spec, params, study, stage, cell, started_ms)
-            except Exception as error:
-                _lost("opening the record", error)
-        return Record()
+        try:
+            return _open_record(root, spec, params, study, stage, cell, started_ms)
+        except Exception as error:
+            _lost("opening the record", error)
+            return Record()
 
+    live = stage.startswith(LIVE_STAGES)
+    record = Record()
     with caught():
         try:
             if live:
                 record = opened()
                 if isinstance(record, LiveRecord):
-                    tracking = params["runtime"]["tracking"]
-                    record.watch(float(tracking["system_metrics_interval_s"]))
+                    record.watch(float(params["runtime"]["tracking"]["system_metrics_interval_s"]))
             yield record
             if isinstance(record, LiveRecord):
                 record.close("FINISHED")
         except BaseException as error:
-            if not live:
-                record = opened()
+            record = record if live else opened()
             if isinstance(record, LiveRecord):
                 record.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", error)
             raise
@@ -607,6 +607,8 @@ def _open_record(
         with store.lock(), held():  # no row may be made and not be known
             experiment_id = store.experiment(study)
             row = _claim_row(store, experiment_id, root, params, study, key)
+            if stage == "publish":  # which completes the row and has none of its own
+                return LiveRecord(store, experiment_id, row.info.run_id, row.info.run_id)
             tags = _owner_tags(os.getpid()) | _place_tags(params, device)
             tags |= _stage_tags(root, spec, own_key, row)
             children = store.children(experiment_id, own_key, row.info.run_id)
@@ -1199,11 +1201,12 @@ class _Visit:
     def _stale(self, place: Place, study: str, key: str) -> list[str]:
         if not place.commit:
             return [
-                f"{study}: files changed since it was published; run `dvc repro {study}-publish`"
+                f"{study}: files changed since it was published; run `dvc repro {study}-publish`, "
+                "with `-sf` if DVC finds nothing to do"
             ]
         experiment_id = self._experiment(study)
-        if experiment_id and self.store.row(experiment_id, key):
-            return []  # what was published is there; the commit changed something else since
+        if not self.change or (experiment_id and self.store.row(experiment_id, key)):
+            return []  # what was published may have its row; the commit changed something since
         return [f"{study}, {place.name}: files changed since it was published: left out"]
 
     def _experiment(self, study: str) -> str | None:
@@ -1414,7 +1417,7 @@ def _share_view(client: MlflowClient, experiment: Experiment, rows: Sequence[Run
     try:
         client.set_experiment_tag(experiment.experiment_id, tag, text)
     except MlflowException as error:  # e.g. a server that may only be read
-        _warn(f"tracking: the columns of {experiment.name} could not be chosen ({error})")
+        _warn(f"tracking: the columns of {experiment.name} could not be chosen ({_reason(error)})")
         return tag in experiment.tags
     return True
 

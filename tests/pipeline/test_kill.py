@@ -205,8 +205,7 @@ def kill(here: Disturbed, stage: str, kind: str) -> None:
     assert children_before.keys() <= children.keys()
     interrupted = {"worker": "FAILED", "stage": None}.get(kind, "KILLED")
     for run, status in tops.items():
-        runs_no_more = interrupted is not None and before[run] == "RUNNING"
-        assert status == (interrupted if runs_no_more else before[run])
+        assert status == (interrupted or before[run])
     for run, status in children_before.items():
         if status == "RUNNING" and interrupted is not None:
             assert children[run] == interrupted
