@@ -28,8 +28,8 @@ GO = "go\n"
 TICK_S = 1.1  # more than the second that file formats count time in
 MEL = LogMel(8000, 512, 250, 32, 32, 50.0, 4000.0)
 # Made of a set, so in another order in each process, as dictionaries filled from sets are.
-UNORDERED = {name: index / 7 for index, name in enumerate({"saliency", "ΔdB", "random", "energy"})}
-MANY = {name: float(len(name)) for name in {f"item{row:04d}" for row in range(200)}}
+UNORDERED = {name: len(name) / 7 for name in {"saliency", "ΔdB", "random", "energy"}}
+MANY = {name: float(name[4:]) for name in {f"item{row:04d}" for row in range(200)}}
 
 
 def a_map(seed: int) -> np.ndarray:
