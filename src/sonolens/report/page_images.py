@@ -93,7 +93,8 @@ def shrink(page: Path, max_width: int, max_bytes: int) -> bytes:
     with Image.open(page) as opened:
         original = opened.convert("RGB")
     width = min(max_width, original.width)
-    while width >= MIN_WIDTH:
+    least = min(MIN_WIDTH, width)
+    while width >= least:
         height = round(original.height * width / original.width)
         scaled = original.resize((width, height), Image.Resampling.LANCZOS)
         for quality in QUALITIES:
@@ -103,5 +104,5 @@ def shrink(page: Path, max_width: int, max_bytes: int) -> bytes:
                 return buffer.getvalue()
         width = int(width * SHRINK)
     raise PictureError(
-        f"{page}: does not fit {max_bytes} bytes at {MIN_WIDTH} pixels; list fewer pictures"
+        f"{page}: does not fit {max_bytes} bytes at {least} pixels; list fewer pictures"
     )
