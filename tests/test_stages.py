@@ -155,6 +155,17 @@ def toy(tmp_path, monkeypatch):
     return types.SimpleNamespace(root=root, stage=module, events=events)
 
 
+def test_a_stage_that_runs_takes_back_that_its_study_is_published(toy):
+    published = toy.root / "metrics" / "toy" / "published.json"
+    other = toy.root / "metrics" / "other" / "published.json"
+    for path in (published, other):
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    assert stages.main(["toy", "make"]) == 0
+    assert not published.exists()
+    assert other.exists()
+
+
 def test_a_stage_gets_its_params_files_and_record(toy):
     assert stages.main(["toy", "make"]) == 0
     kinds = [event[0] for event in toy.events]

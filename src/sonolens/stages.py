@@ -149,6 +149,7 @@ def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
         open_files(root, spec, key) as files,
         track.open_record(root, spec, values, study=study, stage=stage, cell=cell) as record,
     ):
+        _unpublish(root, study, stage)
         parallel.set_threads(checked.runtime.threads)
         module.run(stage_params, files, record)
         files.commit()
@@ -160,6 +161,15 @@ def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
             if ours:  # no other experiment has begun to train the same
                 shutil.rmtree(checkpoints)
     track.note_stage(root, spec, values, started, ended, cell=cell)
+
+
+def _unpublish(root: Path, study: str, stage: str) -> None:
+    """Have `publish` run after this stage, also where it makes just what git had already.
+
+    The first run in a fresh clone does; without `publish` its row would stay incomplete.
+    """
+    if stage != "publish":
+        (root / "metrics" / study / "published.json").unlink(missing_ok=True)
 
 
 def guard(root: Path) -> None:

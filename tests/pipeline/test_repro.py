@@ -79,6 +79,18 @@ def test_forced_repro_gives_the_same_bytes(repro):
     assert not run(repro, "git", "status", "--porcelain", "metrics", "plots")
 
 
+def test_a_run_that_makes_what_git_has_completes_its_row(repro, tmp_path):
+    """As the first run in a fresh clone does; the tracker of the copy is empty."""
+    root = project.copy(repro, tmp_path / "clone")
+    output = run(root, "dvc", "repro", "-f", "-s", "digits-report")
+    output += run(root, "dvc", "repro")
+    assert "Running stage 'digits-publish'" in output
+    (row,) = level(rows(root), "experiment")
+    assert row["status"] == "FINISHED"
+    assert "accuracy_person" in row["metrics"]
+    assert not run(root, "git", "status", "--porcelain", "metrics", "dvc.lock")
+
+
 def test_experiment_in_place_is_one_new_complete_row_and_recomputes_only_scores(repro):
     before = len(level(rows(repro), "experiment"))
     output = run(repro, "dvc", "exp", "run", "-S", "digits.score.n_coalitions=12", "digits-publish")
