@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import project
 from project import level, rows, run
 
 pytestmark = pytest.mark.pipeline
