@@ -9,6 +9,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # A foreign environment's variables would win over ours.
 unexport PYTHONHOME
 unexport VIRTUAL_ENV
+# Every stage is a new process: what is compiled once starts in half the time.
+export UV_COMPILE_BYTECODE := 1
+unexport PYTHONDONTWRITEBYTECODE
 
 UV := $(BIN)/uv
 SYNCED := .venv/.core-stamp

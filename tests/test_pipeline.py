@@ -164,6 +164,17 @@ def test_listed_params_exist(values: dict[str, Any], pipeline: dict[str, StageSp
             )
 
 
+def test_publish_depends_on_all_that_its_key_is_made_of(pipeline: dict[str, StageSpec]) -> None:
+    """Else an edit that changes no output gives the row another key and leaves it unfinished."""
+    for name, publish in pipeline.items():
+        if not name.endswith("-publish"):
+            continue
+        own = [spec for other, spec in pipeline.items() if other.startswith(name.split("-")[0])]
+        code = {path for spec in own for path in spec.code}
+        raw = {path for spec in own for path in spec.data if path.startswith("data/raw/")}
+        assert not (code | raw) - set(publish.deps), f"{name}: add these to its deps"
+
+
 def test_outputs_do_not_overlap(pipeline: dict[str, StageSpec]) -> None:
     assert not overlaps(pipeline)
 

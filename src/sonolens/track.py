@@ -904,7 +904,7 @@ def complete_row(
     own = _own(root, params, study)
     for spec in own.values():
         stage, _ = stage_and_cell(spec)
-        if stage == "prepare" or stage.startswith(LIVE_STAGES):
+        if stage.startswith(("prepare", *LIVE_STAGES)):
             _log_inputs(client, run_id, {path: digests.of(path) for path in spec.data}, stage)
     stages = _stage_lines(store, experiment_id, row, root, params, own, digests)
     artifacts = _artifacts(store, row, root, study, own, digests)
