@@ -132,7 +132,7 @@ def attribution_grid(grid: Grid, path: Path) -> None:
                 signed = draw_map(ax, values / limit, grid.axes, signed=True, limit=1.0)
                 if row == 0:
                     ax.set_title(label.replace("_", " "), fontsize=8)
-                ax.set_yticklabels([])
+                ax.set_yticks([])
             if grid.masks is not None:
                 for ax in axes[row]:
                     ax.contour(
@@ -140,7 +140,7 @@ def attribution_grid(grid: Grid, path: Path) -> None:
                         grid.masks[row], levels=[0.5], colors="#00a86b", linewidths=0.7,
                     )  # fmt: skip
         for ax in axes[:-1].flat:
-            ax.set_xticklabels([])
+            ax.set_xticks([])
         for ax in axes[-1]:
             ax.set_xlabel(x_label)
         figure = axes[0, 0].figure
