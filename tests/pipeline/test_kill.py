@@ -24,7 +24,7 @@ import psutil
 import pytest
 
 import project
-from sonolens.parallel import is_alive
+from sonolens.parallel import POLL_S, is_alive
 from sonolens.pipeline import load_pipeline
 
 pytestmark = [
@@ -189,6 +189,8 @@ def kill(here: Disturbed, stage: str, kind: str) -> None:
         os.killpg(process.pid, signal.SIGINT)
     elif kind == "dvc":
         process.kill()
+        process.wait()
+        time.sleep(2 * POLL_S)  # the stage looks as soon as it goes on
     elif kind == "stage":
         os.kill(pid, signal.SIGKILL)
     with suppress(ProcessLookupError):
