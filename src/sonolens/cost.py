@@ -21,22 +21,21 @@ def note(root: Path, spec: StageSpec, key: str, duration_s: float) -> None:
     """
     from sonolens.store import write_json
 
-    values = {"key": key, "duration_s": duration_s, "peak_memory_mb": _peak_memory_mb()}
-    write_json(_path(root, spec.name), values, 4)
+    values = {"duration_s": duration_s, "peak_memory_mb": _peak_memory_mb()}
+    write_json(_path(root, spec.name, key), values, 4)
 
 
 def of(root: Path, spec: StageSpec, key: str) -> dict[str, Any] | None:
     """duration_s and peak_memory_mb of the last run that made just this; None when not known."""
     from sonolens.store import read_json
 
-    path = _path(root, spec.name)
-    if not path.is_file() or (values := read_json(path))["key"] != key:
-        return None
-    return {name: value for name, value in values.items() if name != "key"}
+    path = _path(root, spec.name, key)
+    values: dict[str, Any] | None = read_json(path) if path.is_file() else None
+    return values
 
 
-def _path(root: Path, name: str) -> Path:
-    return scratch(root, "cost") / f"{name}.json"
+def _path(root: Path, name: str, key: str) -> Path:
+    return scratch(root, "cost", name) / f"{key[:16]}.json"
 
 
 def _peak_memory_mb() -> float | None:

@@ -273,7 +273,7 @@ class Helpers:
             return ABSENT
         costs = record.get("cost") or {}
         if not costs or None in costs.values():
-            return "a time not recorded"
+            return "no time recorded"
         total = sum(one["duration_s"] for one in costs.values()) / 60
         return f"{total:.{1 if total < 10 else 0}f} minutes"
 
