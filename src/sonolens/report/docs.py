@@ -282,11 +282,17 @@ class Helpers:
         record = self.recorded(study, name)
         if record is None:
             return ABSENT
+        costs = record.get("cost") or {}
+        order = [stage for stage in load_yaml(self.root / "dvc.yaml")["stages"] if stage in costs]
         rows = [
             [f"`{stage}`", EMPTY, EMPTY]
-            if one is None
-            else [f"`{stage}`", f"{one['duration_s']:.0f}", f"{one['peak_memory_mb'] or 0:.0f}"]
-            for stage, one in (record.get("cost") or {}).items()
+            if costs[stage] is None
+            else [
+                f"`{stage}`",
+                f"{costs[stage]['duration_s']:.0f}",
+                f"{costs[stage]['peak_memory_mb'] or 0:.0f}",
+            ]
+            for stage in order
         ]
         return markdown_table(["stage", "seconds", "largest process (MB)"], rows)
 
