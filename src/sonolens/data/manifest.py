@@ -20,7 +20,8 @@ from sonolens.data.corpora.contract import CorpusError, Recording
 from sonolens.data.corpora.listing import ContentDigest
 from sonolens.store import ArrayWriter, write_store
 
-COLUMNS = (
+# What every table of items begins and ends with.
+IDENTITY = (
     "item_id",
     "recording_id",
     "person_id",
@@ -30,6 +31,15 @@ COLUMNS = (
     "label",
     "class_index",
     "path",
+)
+ENDING = (
+    "licence",
+    "sha256",
+    "kept",
+    "reason",
+)
+COLUMNS = (
+    *IDENTITY,
     "start_s",
     "duration_s",
     "sample_rate",
@@ -37,10 +47,7 @@ COLUMNS = (
     "n_channels_native",
     "subtype_native",
     "clipped_share",
-    "licence",
-    "sha256",
-    "kept",
-    "reason",
+    *ENDING,
 )
 DIFFERS = "the recordings are complete in number, but their sound is not the published one"
 Content = Literal["verified", "differs", "partial", "unknown"]

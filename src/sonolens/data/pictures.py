@@ -11,26 +11,10 @@ import numpy as np
 import pandas as pd
 
 from sonolens.data.corpora.contract import Picture
-from sonolens.data.manifest import check_names, counts
+from sonolens.data.manifest import ENDING, IDENTITY, check_names, counts
 from sonolens.store import write_store
 
-COLUMNS = (
-    "item_id",
-    "recording_id",
-    "person_id",
-    "session_id",
-    "corpus",
-    "source",
-    "label",
-    "class_index",
-    "path",
-    "height_native",
-    "width_native",
-    "licence",
-    "sha256",
-    "kept",
-    "reason",
-)
+COLUMNS = (*IDENTITY, "height_native", "width_native", *ENDING)
 MAX_LEVEL = 255
 
 
