@@ -64,16 +64,26 @@ def shown(repro, tmp_path_factory, tone) -> Iterator[Shown]:
         root, "dvc", "exp", "run", "-n", "finer", "-S", f"{VARIED}={other}", "digits-publish",
         SONOLENS_TRACKING="off",
     )  # fmt: skip
-    _write_page(root / "plots/digits/pages" / Path(LISTEN).name, tone)
-    said = project.run(
+    project.run(
         root, sys.executable, "-m", "sonolens.cli", "track", "sync", PYTHONPATH=str(root / "src")
     )
-    names = re.findall(r"digits: (\S+) added", said)
+    names = [row["name"] for row in project.level(project.rows(root), "experiment")]
     assert len(names) == 2
+    page = tmp_path_factory.mktemp("page") / Path(LISTEN).name
+    _write_page(page, tone)
+    _log(root, page, Path(LISTEN).parent.as_posix())
     environment = project.environment(PYTHONPATH=str(root / "src"), PYTHONUNBUFFERED="1")
     options = [part for name in names for part in ("--compare", name)]
     with screens.serve(root, *options, environment=environment) as links:
         yield Shown(root, links, (names[0], names[1]))
+
+
+def _log(root: Path, path: Path, folder: str) -> None:
+    """Add a file to the artefacts of the workspace's row, as later studies' stages do."""
+    store = track.open_store(root)
+    experiment = store.client.get_experiment_by_name("digits")
+    row = store.row(experiment.experiment_id, track.published_key(root, "digits"))
+    store.client.log_artifact(row.info.run_id, str(path), folder)
 
 
 def _write_page(path: Path, tone: Callable) -> None:
