@@ -42,7 +42,11 @@ def root(tmp_path, monkeypatch, tone) -> Path:
     params = project.read_yaml(ROOT / "params.yaml")
     changes = {
         "runtime": {"engine": "serial", "device": "cpu", "tracking": {"enabled": False}},
-        "digits": {"source": "mine", "prepare": {"n_folds": 3}, "features": {"sizes": [16]}},
+        "digits": {
+            "source": "mine",
+            "prepare": {"n_folds": 3},
+            "features": {"sizes": {"audio": [16]}},
+        },
     }
     (root / "params.yaml").write_text(yaml.safe_dump(project.merge(params, changes)))
     (root / ".dvc").mkdir()
@@ -531,6 +535,7 @@ def test_damaged_stores_are_named_with_the_cure(tmp_path, capsys, spoil, words):
 def test_inputs_that_are_not_what_dvc_recorded_are_refused(root, capsys, monkeypatch):
     """DVC copies a damaged object of its cache to the workspace and calls it up to date."""
     prepare(capsys, status=0)
+    assert stages.main(["digits", "prepare_image"]) == 0
     audio = "data/digits/prepare/audio"
     entry = {"path": audio, "md5": stages.keys.dvc_digest(root / audio)}
     (root / "dvc.lock").write_text(

@@ -168,8 +168,9 @@ def _unpublish(root: Path, study: str, stage: str) -> None:
 
     The first run in a fresh clone does; without `publish` its row would stay incomplete.
     """
-    if stage != "publish":
-        (root / "metrics" / study / "published.json").unlink(missing_ok=True)
+    published = root / "metrics" / study / "published.json"
+    if stage != "publish" and published.exists():
+        published.unlink()
 
 
 def guard(root: Path) -> None:
