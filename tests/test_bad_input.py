@@ -535,6 +535,7 @@ def test_damaged_stores_are_named_with_the_cure(tmp_path, capsys, spoil, words):
 def test_inputs_that_are_not_what_dvc_recorded_are_refused(root, capsys, monkeypatch):
     """DVC copies a damaged object of its cache to the workspace and calls it up to date."""
     prepare(capsys, status=0)
+    (root / "data/raw/sklearn_digits").mkdir(parents=True)
     assert stages.main(["digits", "prepare_image"]) == 0
     audio = "data/digits/prepare/audio"
     entry = {"path": audio, "md5": stages.keys.dvc_digest(root / audio)}
