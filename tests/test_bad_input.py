@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -74,9 +75,10 @@ def set_params(root: Path, **sections: dict) -> None:
     path.write_text(yaml.safe_dump(project.merge(project.read_yaml(path), {"digits": sections})))
 
 
-def prepare(capsys, status: int = 1) -> str:
-    """What `python src/stage.py digits prepare` tells the user."""
-    assert stages.main(["digits", "prepare"]) == status
+def prepare(capsys, status: int = 1, within: AbstractContextManager[object] | None = None) -> str:
+    """What `python src/stage.py digits prepare` tells the user; only it runs `within`."""
+    with within or nullcontext():
+        assert stages.main(["digits", "prepare"]) == status
     said = capsys.readouterr().err
     with capsys.disabled():
         print(f"\n{said}", end="")
@@ -575,8 +577,7 @@ def test_a_full_disk_stops_a_stage_in_one_line_and_loses_nothing(root, capsys):
 def test_a_limit_on_files_stops_a_stage_in_one_line_and_loses_nothing(root, capsys):
     prepare(capsys, status=0)
     before = made(root)
-    with disks.file_limit(4096):
-        said = prepare(capsys)
+    said = prepare(capsys, within=disks.file_limit(4096))
     assert "audio/values.npy: larger than a file may be here" in said
     assert made(root) == before
     assert left_over(root) == []
