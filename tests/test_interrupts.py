@@ -53,6 +53,46 @@ def test_blocks_may_be_nested_and_signals_wait_for_the_end_of_a_held_one():
     assert events == ["inner", "outer"]
 
 
+class Interrupted:
+    """A finaliser that a signal strikes: Python drops what is raised in it."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_got_lost_comes_at_the_end_of_the_block():
+    events = []
+
+    def work() -> None:
+        with interrupts.caught():
+            item = Interrupted()
+            del item
+            events.append("went on")
+        events.append("passed for finished")
+
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), interrupts.caught():
+        work()
+    assert events == ["went on"]
+    with interrupts.caught():
+        events.append("another")
+
+
+def test_an_error_met_while_ending_is_still_the_interrupt():
+    def end_badly() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            raise RuntimeError("of the library's own teardown")
+
+    with pytest.raises(KeyboardInterrupt) as caught, interrupts.caught():
+        with interrupts.caught():
+            end_badly()
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    with pytest.raises(RuntimeError), interrupts.caught():
+        raise RuntimeError("without a signal")
+
+
 def test_an_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -31,11 +31,17 @@ class _State:
 def caught() -> Iterator[None]:
     """Turn the first SIGINT or SIGTERM inside the block into KeyboardInterrupt.
 
-    A block inside another one, and one outside of the main thread, changes nothing; a signal that
-    is ignored, as SIGINT is in a shell's background, stays ignored.
+    The block ends with it whatever became of it on its way: a library may have met an error of its
+    own while it ended, and Python drops what is raised in a finaliser. A block inside another one
+    does only that. One outside of the main thread changes nothing, and a signal that is ignored,
+    as SIGINT is in a shell's background, stays ignored.
     """
-    if _State.caught or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield
+        return
+    if _State.caught:
+        with _insisting():
+            yield
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
     _State.caught, _State.held, _State.name, _State.raised = True, 0, None, False
@@ -53,7 +59,8 @@ def caught() -> Iterator[None]:
         if handler != signal.SIG_IGN:
             signal.signal(number, interrupt)
     try:
-        yield
+        with _insisting():
+            yield
     finally:
         timer.cancel()
         for number, handler in before.items():
@@ -70,6 +77,18 @@ def held() -> Iterator[None]:
     finally:
         _State.held -= 1
     if _State.caught and _State.name and not _State.held and not _State.raised:
+        _raise()
+
+
+@contextmanager
+def _insisting() -> Iterator[None]:
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if _State.name:
+            raise KeyboardInterrupt(_State.name) from error
+        raise
+    if _State.name:
         _raise()
 
 

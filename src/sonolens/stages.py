@@ -151,7 +151,8 @@ def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
     ):
         _unpublish(root, study, stage)
         parallel.set_threads(checked.runtime.threads)
-        module.run(stage_params, files, record)
+        with interrupts.caught():  # nothing that was broken off is recorded as failed or finished
+            module.run(stage_params, files, record)
         files.commit()
     ended = time.time()
     if not resumed:

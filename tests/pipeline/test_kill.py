@@ -33,6 +33,7 @@ pytestmark = [
 ]
 
 TIMEOUT_S = 300.0
+SLICE_S = 0.005
 LIVE = ("train", "explain")
 # (stage, what is killed): in the order of the pipeline, as a finished stage runs no more.
 PLAN = [
@@ -94,20 +95,29 @@ class Disturbed:
     ) -> int:
         """Process id of the stage, stopped in the middle of its work, after `n_done` pieces."""
 
-        def found() -> int | None:
+        def at_work() -> tuple[psutil.Process, Path] | None:
             if process is not None and process.poll() is not None:
                 assert log is not None
                 pytest.fail(f"{stage} was not reached\n{log.read_text()[-6000:]}")
             for scratch in (self.scratch, *self.root.glob(".dvc/tmp/exps/*/.dvc/tmp/sonolens")):
                 for staging in scratch.glob(f"staging/digits-{stage}-*"):
-                    if self._n_done(stage, staging) >= n_done:
-                        return int(staging.name.rpartition("-")[2])
+                    pid = int(staging.name.rpartition("-")[2])
+                    if is_alive(pid):  # one killed before has left its folder
+                        return psutil.Process(pid), staging
             return None
 
-        pid: int = wait_for(found, f"the middle of {stage}", 0.005)
-        self.stopped.append(psutil.Process(pid))
-        self.stopped[-1].suspend()
-        return pid
+        # It goes on by slices and is looked at while it stands still: the middle of `publish` is
+        # a hundredth of a second, which a busy machine would let pass between two looks.
+        found, staging = wait_for(at_work, f"the start of {stage}", SLICE_S)
+        self.stopped.append(found)
+        end = time.monotonic() + TIMEOUT_S
+        found.suspend()
+        while self._n_done(stage, staging) < n_done:
+            assert time.monotonic() < end, f"waited in vain for the middle of {stage}"
+            found.resume()
+            time.sleep(SLICE_S)
+            found.suspend()
+        return int(found.pid)
 
     def _n_done(self, stage: str, staging: Path) -> int:
         """Files that the stage with this staging folder has written, as far as they are counted."""
@@ -118,8 +128,7 @@ class Disturbed:
             "publish": [(self.root / "mlartifacts", "digits/*/artifacts/*/**/*")],
         }.get(stage, [(staging, "**/*")])
         number = 0
-        # The stage moves and removes files; one killed before has left its folder.
-        with suppress(FileNotFoundError, psutil.NoSuchProcess):
+        with suppress(FileNotFoundError):  # the stage moves and removes files
             begun = psutil.Process(int(staging.name.rpartition("-")[2])).create_time() * 1e9
             for folder, pattern in places:
                 for path in folder.glob(pattern):
