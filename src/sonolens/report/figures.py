@@ -50,11 +50,12 @@ class Grid:
 
 @contextmanager
 def _figure(
-    path: Path, n_rows: int, n_columns: int, width: float, height: float
+    path: Path, n_rows: int, n_columns: int, width: float, height: float, *, fitted: bool = True
 ) -> Iterator[np.ndarray]:
     figure, axes = plt.subplots(
-        n_rows, n_columns, figsize=(width, height), squeeze=False, layout="constrained", dpi=DPI
-    )
+        n_rows, n_columns, figsize=(width, height), squeeze=False, dpi=DPI,
+        layout="constrained" if fitted else "none",
+    )  # fmt: skip
     try:
         yield axes
         with whole(path) as stream:
@@ -115,16 +116,27 @@ def _label_bands(ax: plt.Axes, frequencies_hz: np.ndarray) -> None:
 def attribution_grid(grid: Grid, path: Path) -> None:
     """Input and signed maps, a row per item; the truth is outlined where there is one."""
     n_items, labels = len(grid.inputs), list(grid.maps)
-    height = 1.75 * n_items + 0.8
+    n_columns = len(labels) + 1
     if is_picture(grid.axes):
         x_label, y_label, level = "column (pixels)", "row (pixels)", grid.axes["scale"]["unit"]
     else:
         x_label, y_label = "time (s)", "frequency (Hz)"
         level = f"level (dB re {REFERENCES[grid.axes.get('reference', 'clip_max')]})"
-    with _figure(path, n_items, len(labels) + 1, 2.3 * (len(labels) + 1) + 0.6, height) as axes:
+    # Sizes in inches: to fit a layout to some hundred axes takes longer than to draw them.
+    left, right, top, bottom, gap = 1.55, 0.95, 0.4, 0.5, 0.08
+    panel = 1.4 if is_picture(grid.axes) else 1.9
+    width = left + n_columns * (panel + gap) - gap + right
+    height = top + n_items * 1.65 - 0.25 + bottom
+    with _figure(path, n_items, n_columns, width, height, fitted=False) as axes:
+        figure = axes[0, 0].figure
+        figure.subplots_adjust(
+            left=left / width, right=1 - right / width, top=1 - top / height,
+            bottom=bottom / height, wspace=gap / panel, hspace=0.25 / 1.4,
+        )  # fmt: skip
         for row in range(n_items):
             mesh = draw_map(axes[row, 0], grid.inputs[row], grid.axes, signed=False)
-            axes[row, 0].set_ylabel(y_label)
+            axes[row, 0].set_ylabel(y_label, fontsize=8)
+            axes[row, 0].tick_params(labelsize=7)
             axes[row, 0].set_title(grid.titles[row], fontsize=8)
             for column, label in enumerate(labels, start=1):
                 ax, values = axes[row, column], grid.maps[label][row]
@@ -142,22 +154,16 @@ def attribution_grid(grid: Grid, path: Path) -> None:
         for ax in axes[:-1].flat:
             ax.set_xticks([])
         for ax in axes[-1]:
-            ax.set_xlabel(x_label)
-        figure = axes[0, 0].figure
-        figure.colorbar(
-            mesh,
-            ax=axes[:, 0],
-            location="left",
-            shrink=min(1, 3.5 / height),
-            label=level,
-            pad=0.02,
-        )
-        figure.colorbar(
-            signed,
-            ax=axes[:, -1],
-            shrink=min(1, 3.5 / height),
-            label="attribution / its 99 % quantile",
-        )
+            ax.set_xlabel(x_label, fontsize=8)
+            ax.tick_params(axis="x", labelsize=7)
+        bar = min(height - top - bottom, 3.5) / height
+        at = (bottom + (height - top - bottom) / 2) / height - bar / 2
+        level_bar = figure.add_axes((0.55 / width, at, 0.14 / width, bar))
+        figure.colorbar(mesh, cax=level_bar, ticklocation="left").set_label(level, fontsize=8)
+        map_bar = figure.add_axes((1 - 0.8 / width, at, 0.14 / width, bar))
+        figure.colorbar(signed, cax=map_bar).set_label("attribution / its 99 % quantile", fontsize=8)
+        for bar_axes in (level_bar, map_bar):
+            bar_axes.tick_params(labelsize=7)
 
 
 def training_curves(history: pd.DataFrame, path: Path) -> None:
