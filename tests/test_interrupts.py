@@ -85,9 +85,8 @@ def test_an_error_met_while_ending_is_still_the_interrupt():
         finally:
             raise RuntimeError("of the library's own teardown")
 
-    with pytest.raises(KeyboardInterrupt) as caught, interrupts.caught():
-        with interrupts.caught():
-            end_badly()
+    with pytest.raises(KeyboardInterrupt) as caught, interrupts.caught(), interrupts.caught():
+        end_badly()
     assert isinstance(caught.value.__cause__, RuntimeError)
     with pytest.raises(RuntimeError), interrupts.caught():
         raise RuntimeError("without a signal")

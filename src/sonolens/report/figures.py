@@ -159,11 +159,12 @@ def attribution_grid(grid: Grid, path: Path) -> None:
         bar = min(height - top - bottom, 3.5) / height
         at = (bottom + (height - top - bottom) / 2) / height - bar / 2
         level_bar = figure.add_axes((0.55 / width, at, 0.14 / width, bar))
-        figure.colorbar(mesh, cax=level_bar, ticklocation="left").set_label(level, fontsize=8)
         map_bar = figure.add_axes((1 - 0.8 / width, at, 0.14 / width, bar))
-        figure.colorbar(signed, cax=map_bar).set_label("attribution / its 99 % quantile", fontsize=8)
+        figure.colorbar(mesh, cax=level_bar, ticklocation="left", label=level)
+        figure.colorbar(signed, cax=map_bar, label="attribution / its 99 % quantile")
         for bar_axes in (level_bar, map_bar):
             bar_axes.tick_params(labelsize=7)
+            bar_axes.yaxis.label.set_size(8)
 
 
 def training_curves(history: pd.DataFrame, path: Path) -> None:
