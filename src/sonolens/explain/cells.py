@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sonolens import parallel, rng
 from sonolens.explain import baselines as baseline_kinds
-from sonolens.explain import checks, registry
+from sonolens.explain import checks, registry, segments
 from sonolens.explain.contract import (
     CellKey,
     Explainable,
@@ -135,6 +136,7 @@ def run_cells(
             raise ExplainError(f"{key.name}: part {part!r} has no item; need at least one")
         for info in infos:
             kinds = baselines[key.cell] if isinstance(baselines, Mapping) else baselines
+            kinds = info.baselines or kinds
             for kind in kinds if info.needs_baseline else [NO_BASELINE]:
                 for block in batches(len(items), settings["chunk_size"]):
                     some = items.select(block)
@@ -226,6 +228,25 @@ def item_seeds(seed: int, items: Items) -> list[int]:
     return [rng.seed_for(seed, item_id) for item_id in items.ids]
 
 
+def call_options(
+    info: MethodInfo, options: dict[str, Any], inputs: Tensor, axes: dict[str, Any]
+) -> dict[str, Any]:
+    """Keyword arguments of a call of the method: its options, fixed ones and segments.
+
+    Parameters
+    ----------
+    info
+        Registry row.
+    options
+        All options of the row, see `all_options`.
+    inputs, axes
+        What segments are made of; keep to the unedited inputs, so that a map keeps its axes.
+    """
+    chosen = options | info.fixed
+    kind = chosen.pop("segmentation", None)
+    return chosen if kind is None else chosen | {"segments": segments.make(kind, inputs, axes)}
+
+
 @lru_cache(maxsize=None)
 def code_of(modules: tuple[str, ...]) -> str:
     """Digest of the sources of `modules` and all they import, as they were when first asked for."""
@@ -288,10 +309,9 @@ def _explain(job: _Job) -> dict[str, np.ndarray]:
             checks.assert_explainable(model, inputs[:1])
         targets = job.adapter.targets(job.key, job.items, model, inputs)
         model = prepared(model, inputs[:1])
+        options = call_options(job.info, job.options["method"], inputs, job.adapter.axes(job.key))
         maps = [
-            method(
-                model, inputs, target, baseline=baseline, item_seeds=seeds, **job.options["method"]
-            )
+            method(model, inputs, target, baseline=baseline, item_seeds=seeds, **options)
             for target in targets.values()
         ]
     nothing = torch.full((len(job.items),), torch.nan)

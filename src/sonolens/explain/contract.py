@@ -274,7 +274,10 @@ class MethodInfo:
     all_targets  its module has `relate`, a Relator of its own
     control      reads nothing of the model
     same_axes    maps live on the axes of the input
-    options      every option the method takes, with its default
+    baselines    kinds that belong to the method; empty: those the user names
+    options      every option a user may set, with its default; `segmentation` is a kind of
+                 `explain.segments` and reaches the method as `segments`
+    fixed        options that make this row differ from another of the same module
     """
 
     name: str
@@ -284,7 +287,9 @@ class MethodInfo:
     all_targets: bool = False
     control: bool = False
     same_axes: bool = True
+    baselines: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
+    fixed: dict[str, Any] = field(default_factory=dict)
 
     def load(self) -> Method:
         """Import the method."""

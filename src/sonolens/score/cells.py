@@ -25,6 +25,7 @@ from sonolens import parallel
 from sonolens.explain import registry as methods
 from sonolens.explain.cells import (
     NO_BASELINE,
+    call_options,
     code_of,
     item_seeds,
     select_items,
@@ -425,7 +426,13 @@ class _Bench:
         assert self.original is not None
         assert self.model is not None
         seeds = seed_array(item_seeds(self.job.explain["seed"], self.job.items))
-        options = self.job.explain["methods"][maps.method]
+        info = methods.info(maps.method)
+        options = call_options(
+            info,
+            self.job.explain["methods"][maps.method],
+            self.inputs,
+            self.job.adapter.axes(self.job.key),
+        )
         baseline = self.baselines[maps.baseline]
         return _Explainer(
             self.original,

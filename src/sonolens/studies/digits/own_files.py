@@ -15,6 +15,7 @@ from sonolens.data.audio import read_audio, usable, write_wav
 from sonolens.dsp.segments import place
 from sonolens.dsp.spectrogram import LogMel
 from sonolens.explain import baselines, registry, targets
+from sonolens.explain.cells import call_options
 from sonolens.explain.contract import Items, evaluate, seed_array
 from sonolens.intervene import spectral
 from sonolens.models import checkpoint
@@ -113,7 +114,7 @@ class OwnFiles:
         seeds = [rng.seed_for(self.request.seed, name)]
         axes, kind, baseline = self.front_end.axes(), "none", None
         if info.needs_baseline:
-            kind = self.request.baseline
+            kind = info.baselines[0] if info.baselines else self.request.baseline
             baseline = baselines.make(kind, inputs, axes, item_seeds=seeds, n_draws=8)
             baselines.check_loudness(inputs, baseline, kind, axes)
         result = info.load()(
@@ -122,7 +123,7 @@ class OwnFiles:
             target,
             baseline=baseline,
             item_seeds=seed_array(seeds),
-            **info.options,
+            **call_options(info, info.options, inputs, axes),
         )
         return result.values[:, 0], kind
 
