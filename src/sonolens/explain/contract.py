@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from sonolens.store import ArrayStore
 
+NO_BASELINE = "none"  # in the columns `baseline` and `fill`
+
 Target = Callable[[Tensor, Tensor], Tensor]
 """target(outputs, rows) -> (len(rows),); `rows` int64: which item each output row belongs to."""
 

@@ -400,7 +400,11 @@ def _nan_share(row: dict[str, Any]) -> str:
 
 
 def _matches(row: dict[str, Any], where: dict[str, Any]) -> bool:
-    return all(row.get(column) == value for column, value in where.items())
+    def fits(column: str, value: Any) -> bool:
+        return row[column] in value if isinstance(value, tuple) else row[column] == value
+
+    # Records that were made before a column was there have one value of it.
+    return all(fits(column, value) for column, value in where.items() if column in row)
 
 
 def _cell(row: dict[str, Any], column: str, digits: int) -> str:

@@ -13,6 +13,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,13 +25,13 @@ from torch import Tensor, nn
 from sonolens import parallel
 from sonolens.explain import registry as methods
 from sonolens.explain.cells import (
-    NO_BASELINE,
     call_options,
     code_of,
     item_seeds,
     select_items,
 )
 from sonolens.explain.contract import (
+    NO_BASELINE,
     CellKey,
     Explainable,
     Items,
@@ -53,7 +54,7 @@ from sonolens.store import ArrayStore, batches
 _log = logging.getLogger(__name__)
 SCORE_COLUMNS = [
     "study", "cell", "protocol", "fold", "model_seed", "variant", "method", "baseline",
-    "target", "metric", "metric_params", "item_id", "person_id", "score",
+    "target", "metric", "fill", "metric_params", "item_id", "person_id", "score",
 ]  # fmt: skip
 CURVE_COLUMNS = [*SCORE_COLUMNS[:-2], "curve", "x", "y"]
 _KEY_COLUMNS = ["cell", "protocol", "fold", "model_seed", "variant"]
@@ -106,7 +107,7 @@ def run_cells(
     seed: int,
     runtime: Runtime,
     shards: Shards,
-    fill: str | Mapping[str, str] = "silence",
+    fills: Sequence[str] | Mapping[str, Sequence[str]] = ("silence",),
 ) -> ScoreTables:
     """Scores of every map.
 
@@ -130,8 +131,9 @@ def run_cells(
         Engine and device.
     shards
         Where finished blocks are kept.
-    fill
-        Baseline that stands for a removed cell; by cell where they differ in it.
+    fills
+        Kinds of baselines that stand for a removed cell, by cell where they differ in them.
+        Metrics that remove cells run with each of them.
 
     Returns
     -------
@@ -164,10 +166,11 @@ def run_cells(
             items = every.named(sorted(set(rows["item_id"])))
             if info.explains:
                 items = select_items(items, n_items_costly, seed)
-            for block in batches(len(items), attributions.axes["explain"]["engine"]["chunk_size"]):
+            kinds = fills[key.cell] if isinstance(fills, Mapping) else fills
+            blocks = batches(len(items), attributions.axes["explain"]["engine"]["chunk_size"])
+            for fill, block in product(kinds if info.removes else [NO_BASELINE], blocks):
                 job = _Job(
-                    adapter, key, info, chosen, items.select(block), (), attributions.folder,
-                    fill if isinstance(fill, str) else fill[key.cell],
+                    adapter, key, info, chosen, items.select(block), (), attributions.folder, fill,
                     attributions.axes["explain"], seed, device, shards, data,
                 )  # fmt: skip
                 jobs.append(replace(job, maps=tuple(_maps(job, rows, digests))))
@@ -267,7 +270,7 @@ def _shard_key(
         model=job.key.as_row(),
         metric=job.metric.name,
         options=job.options | job.metric.fixed,
-        fill=job.fill if "predict" in job.metric.needs else None,
+        fill=job.fill,
         method=method,
         baseline=baseline,
         explain=explain,
@@ -280,12 +283,11 @@ def _shard_key(
 
 def _parts(jobs: Sequence[_Job]) -> Iterator[tuple[_Job, _Maps]]:
     """Every (job, method), blocks of the same metric, model and method beside each other."""
-    groups: dict[tuple[str, CellKey, str, str], list[tuple[_Job, _Maps]]] = {}
+    groups: dict[tuple[str, ...], list[tuple[_Job, _Maps]]] = {}
     for job in jobs:
         for maps in job.maps:
-            groups.setdefault((job.metric.name, job.key, maps.method, maps.baseline), []).append(
-                (job, maps)
-            )
+            group = (job.metric.name, job.key.name, job.fill, maps.method, maps.baseline)
+            groups.setdefault(group, []).append((job, maps))
     for parts in groups.values():
         yield from parts
 
@@ -377,7 +379,7 @@ class _Bench:
             self.targets = adapter.targets(key, items, self.original, self.inputs)
             self.model = prepared(self.original, self.inputs[:1])
             self.n_classes = adapter.n_classes(key)
-        if "predict" in job.metric.needs:
+        if job.metric.removes:
             self.fill = self._baseline(job.fill, 1).mean(1).expand_as(self.inputs)
 
     def _baseline(self, kind: str, n_draws: int) -> Tensor:
@@ -479,14 +481,14 @@ class _Explainer:
 
 
 def _columns(job: _Job, maps: _Maps) -> dict[str, Any]:
-    params = job.options | ({"fill": job.fill} if "predict" in job.metric.needs else {})
     return {
         "study": job.adapter.study,
         **job.key.as_row(),
         "method": maps.method,
         "baseline": maps.baseline,
         "metric": job.metric.name,
-        "metric_params": json.dumps(params, sort_keys=True),
+        "fill": job.fill,
+        "metric_params": json.dumps(job.options, sort_keys=True),
     }
 
 

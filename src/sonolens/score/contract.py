@@ -109,6 +109,11 @@ class MetricInfo:
         """Whether maps are computed anew, which costs most."""
         return "explain" in self.needs
 
+    @property
+    def removes(self) -> bool:
+        """Whether cells are replaced by a fill."""
+        return "predict" in self.needs
+
     def load(self) -> Metric:
         """Import the metric."""
         import importlib

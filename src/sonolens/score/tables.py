@@ -19,11 +19,11 @@ def method_label(method: str, baseline: str) -> str:
 
 
 def score_table(scores: pd.DataFrame, *, seed: int, level: float, n_resamples: int) -> pd.DataFrame:
-    """Mean of each metric by cell, method and baseline, over persons, with interval and NaN count.
+    """Mean of each metric by cell, method, baseline and fill, with interval and NaN count.
 
     `n_item` counts different items, `n_score` scores: items times folds and training seeds.
     """
-    columns = [*CELL_COLUMNS, "method", "baseline", "metric", "metric_params"]
+    columns = [*CELL_COLUMNS, "method", "baseline", "metric", "fill", "metric_params"]
     rows = []
     for key, table in scores.groupby(columns, sort=True, dropna=False):
         interval = person_bootstrap(
@@ -41,7 +41,7 @@ def score_table(scores: pd.DataFrame, *, seed: int, level: float, n_resamples: i
 
 def seed_table(scores: pd.DataFrame) -> pd.DataFrame:
     """Mean of each metric by training seed: how far a finding hangs on one training."""
-    columns = [*CELL_COLUMNS, "model_seed", "method", "baseline", "metric"]
+    columns = [*CELL_COLUMNS, "model_seed", "method", "baseline", "metric", "fill"]
     means = scores.groupby(columns, sort=True, dropna=False)["score"].mean()
     return means.rename("value").reset_index()
 

@@ -106,8 +106,8 @@ class Evaluate(Section):
     n_permutations: Positive
 
 
-class Baselines(Section):
-    """What inputs of each modality are compared with."""
+class Names(Section):
+    """Names for each modality."""
 
     audio: list[str] = Field(min_length=1)
     image: list[str] = Field(min_length=1)
@@ -116,8 +116,8 @@ class Baselines(Section):
 class Explain(Section):
     """Which models are explained, by what and on how many items."""
 
-    methods: list[str] = Field(min_length=1)
-    baselines: Baselines
+    methods: Names
+    baselines: Names
     variants: list[Variant] = Field(min_length=1)
     protocols: list[Protocol] = Field(min_length=1)
     n_items: Positive
@@ -129,6 +129,7 @@ class Score(Section):
     """Metrics and their numbers of draws."""
 
     metrics: list[str] = Field(min_length=1)
+    fills: Names
     n_coalitions: int = Field(ge=3)
     n_noise_draws: Positive
     noise_radius: float = Field(gt=0, lt=1)

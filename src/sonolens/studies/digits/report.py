@@ -48,7 +48,8 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
         counts = classification.confusion(headline(params, predictions, cell), len(classes))
         figures.confusion_matrix(counts, classes, pages / f"confusion_{cell}.png")
     directions = {name: info.direction for name, info in registry.METRICS.items()}
-    for cell in sorted(xai["cell"].unique()):
-        figures.score_table(xai[xai["cell"] == cell], directions, pages / f"scores_{cell}.png")
+    shown = summary.with_first_fill(params, xai)
+    for cell in sorted(shown["cell"].unique()):
+        figures.score_table(shown[shown["cell"] == cell], directions, pages / f"scores_{cell}.png")
     for name, grid in pictures.grids(params, adapter, store, predictions).items():
         figures.attribution_grid(grid, pages / f"{name}.png")
