@@ -3,6 +3,7 @@ import torch
 
 from sonolens import rng
 from sonolens.models import checkpoint
+from sonolens.models.alexnet import MIN_SIZE, AlexNet
 from sonolens.models.resnet18 import ResNet18
 from sonolens.store import StoreError
 
@@ -29,9 +30,26 @@ def test_resnet_equals_torchvision():
     torch.testing.assert_close(ours(inputs), theirs(inputs), atol=1e-5, rtol=1e-5)
 
 
+def test_alexnet_equals_torchvision():
+    from torchvision.models import alexnet
+
+    with rng.forked(1):
+        theirs = alexnet(num_classes=7).eval()
+        ours = AlexNet(7, n_channels=3).eval()
+    missing, unexpected = ours.load_state_dict(theirs.state_dict(), strict=False)
+    assert set(missing) == {"standardise.mean", "standardise.std"}
+    assert not unexpected
+    inputs = torch.rand(2, 3, 128, 128, generator=rng.torch_generator(0))
+    torch.testing.assert_close(ours(inputs), theirs(inputs), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("architecture", sorted(checkpoint.ARCHITECTURES))
 @pytest.mark.parametrize("size", [32, 64, 128])
 def test_any_resolution(architecture, size):
+    if architecture == "alexnet" and size < MIN_SIZE:
+        with pytest.raises(RuntimeError, match="too small"):
+            small(architecture)(example(2, size))
+        return
     assert small(architecture)(example(2, size)).shape == (2, 10)
 
 

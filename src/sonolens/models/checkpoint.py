@@ -15,6 +15,7 @@ from sonolens.parallel import resolve_device
 from sonolens.store import CURE, StoreError, whole
 
 ARCHITECTURES = {
+    "alexnet": "sonolens.models.alexnet:AlexNet",
     "resnet18_narrow": "sonolens.models.resnet18:ResNet18",
     "alexnet_small": "sonolens.models.alexnet_small:AlexNetSmall",
 }

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from sonolens.data.corpora import registry
 from sonolens.params import Section
 
+MIN_ALEXNET_SIZE = 63  # sonolens.models.alexnet.MIN_SIZE, without importing torch
+
 Protocol = Literal["person", "leaky"]
 TrainedVariant = Literal["trained", "permuted"]
 Variant = Literal["trained", "permuted", "random_weights"]
@@ -83,7 +85,7 @@ class Augment(Section):
 class Train(Section):
     """Which models are trained, and how."""
 
-    architecture: Literal["resnet18_narrow", "alexnet_small"]
+    architecture: Literal["resnet18_narrow", "alexnet_small", "alexnet"]
     width: int = Field(
         ge=4, description="channels of the first ResNet stage, or of of AlexNet's first convolution"
     )
@@ -170,6 +172,13 @@ class Params(Section):
                 )
         if not (self.features.sizes.audio or self.features.sizes.image):
             raise ValueError("features.sizes: no size for audio nor image, need at least one")
+        small = [size for size in (*self.features.sizes.audio, *self.features.sizes.image)
+                 if size < MIN_ALEXNET_SIZE]  # fmt: skip
+        if self.train.architecture == "alexnet" and small:
+            raise ValueError(
+                f"train.architecture: alexnet reads maps from {MIN_ALEXNET_SIZE} x {MIN_ALEXNET_SIZE}, but "
+                f"features.sizes has {small[0]}; take larger ones, or alexnet_small"
+            )
         if self.features.f_max > self.prepare.sample_rate / 2:
             raise ValueError(
                 f"features.f_max {self.features.f_max} Hz lies above half of prepare.sample_rate "
