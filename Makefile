@@ -90,6 +90,8 @@ lock: $(UV)
 	$(COMPILE) pyproject.toml --extra tokens --extra vocoder --extra bench --extra cluster --extra s3 \
 	  --group build --group dev --constraint requirements.txt -o requirements-dev.txt $(ARGS)
 	echo 'uv>=0.9' | $(COMPILE) - -o requirements-uv.txt $(ARGS)
+	echo 'quantus==0.6.0 scikit-image>=0.25 lazy-loader>=0.4' | tr ' ' '\n' | $(COMPILE) - --no-deps \
+	  --constraint requirements-dev.txt -o requirements-parity.txt $(ARGS)
 
 clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist dvc_plots
@@ -113,6 +115,8 @@ $(SYNCED): requirements.txt pyproject.toml $(UV)
 	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(SYNCED_DEV): requirements-dev.txt $(SYNCED)
+# Quantus names opencv-python, which would overwrite the headless build: it comes without what it names.
+$(SYNCED_DEV): requirements-dev.txt requirements-parity.txt $(SYNCED)
 	$(PIP_INSTALL) --require-hashes -r requirements-dev.txt
+	$(PIP_INSTALL) --require-hashes --no-deps -r requirements-parity.txt
 	@touch $@
