@@ -12,11 +12,6 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def digits() -> None:
-    """Keeps `explain` a subcommand while there is only one."""
-
-
 @app.command()
 def explain(
     files: Annotated[list[Path], typer.Argument(help="recordings, or folders of recordings")],
@@ -81,3 +76,23 @@ def explain(
         typer.secho(f"not explained: {reason}", fg="red", err=True)
     if bad or not rows:
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    output_dir: Annotated[Path, typer.Option(help="where `checkpoints` and `results` go")] = Path(
+        "export"
+    ),
+    n_maps: Annotated[int, typer.Option(min=0, help="items per cell whose maps are written")] = 5,
+) -> None:
+    """Write the results of the pipeline under the file names of audio-xai.
+
+    Makes checkpoints/DATASET_ARCHITECTURE_RESOLUTION.safetensors, results/metrics/*.csv and
+    results/visualizations/DATASET_METHOD_RESOLUTION_SAMPLE.npy and .png.
+    """
+    from sonolens.stages import load_params
+    from sonolens.studies.digits import export as exported
+
+    root = Path.cwd()
+    written = exported.run(root, load_params(root).digits, output_dir, n_maps)
+    typer.echo(f"{len(written)} files written to {output_dir}")
