@@ -90,9 +90,11 @@ def export(
     Makes checkpoints/DATASET_ARCHITECTURE_RESOLUTION.safetensors, results/metrics/*.csv and
     results/visualizations/DATASET_METHOD_RESOLUTION_SAMPLE.npy and .png.
     """
-    from sonolens.stages import load_params
+    from sonolens.params import load_yaml, validate
     from sonolens.studies.digits import export as exported
+    from sonolens.studies.digits.params import Params
 
-    root = Path.cwd()
-    written = exported.run(root, load_params(root).digits, output_dir, n_maps)
+    root, name = Path.cwd(), "params.yaml"
+    study = validate(load_yaml(root / name).get("digits", {}), Params, f"{name}: digits")
+    written = exported.run(root, study, output_dir, n_maps)
     typer.echo(f"{len(written)} files written to {output_dir}")

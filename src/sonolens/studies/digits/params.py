@@ -176,8 +176,8 @@ class Params(Section):
                  if size < MIN_ALEXNET_SIZE]  # fmt: skip
         if self.train.architecture == "alexnet" and small:
             raise ValueError(
-                f"train.architecture: alexnet reads maps from {MIN_ALEXNET_SIZE} x {MIN_ALEXNET_SIZE}, but "
-                f"features.sizes has {small[0]}; take larger ones, or alexnet_small"
+                f"train.architecture: alexnet reads maps of at least {MIN_ALEXNET_SIZE} bands and "
+                f"frames, but features.sizes has {small[0]}; take larger ones, or alexnet_small"
             )
         if self.features.f_max > self.prepare.sample_rate / 2:
             raise ValueError(
