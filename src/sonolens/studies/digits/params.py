@@ -31,7 +31,7 @@ class FormantWords(Section):
 class Prepare(Section):
     """Which recordings are taken, and how they are split."""
 
-    task: Literal["digit", "sex", "speaker"]
+    task: Literal["digit", "sex"]
     partial: bool
     on_bad_file: Literal["stop", "skip"]
     sample_rate: int = Field(ge=2000)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pandas as pd
 
 from sonolens.data import manifest, splits
@@ -23,8 +21,6 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     """Write manifest, audio store, truth and splits."""
     section, seed = params.study.prepare, params.common.seed
     found, tracks = _recordings(params, files)
-    if section.task == "speaker":  # the cues of words say nothing of who speaks
-        found, tracks = _speakers_as_classes(found), tracks[:0]
     table = manifest.build(
         found, files.out(f"{OUT}/audio"), sample_rate=section.sample_rate,
         on_bad_file=section.on_bad_file, source=params.study.source, partial=section.partial,
@@ -58,23 +54,13 @@ def _recordings(
             words.n_speakers, words.n_repetitions, words.snr_db, params.common.seed
         )
     folder = files.dep(f"data/raw/{source}") / "recordings"
-    task = "digit" if section.task == "speaker" else section.task
-    found = registry.load(source).recordings(folder, task=task, partial=section.partial)
+    found = registry.load(source).recordings(folder, task=section.task, partial=section.partial)
     return found, pd.DataFrame(columns=["recording_id", *TRACK_COLUMNS])
-
-
-def _speakers_as_classes(found: list[Recording]) -> list[Recording]:
-    """The same recordings, labelled by who speaks."""
-    index = {name: row for row, name in enumerate(sorted({item.person_id for item in found}))}
-    return [
-        replace(item, label=item.person_id, class_index=index[item.person_id]) for item in found
-    ]
 
 
 def _speaker_folds(params: StageParams[Params], table: pd.DataFrame) -> list[splits.Fold]:
     section = params.study.prepare
     corpus = registry.load(params.study.source)
     if section.speaker_folds == "published" and hasattr(corpus, "published_blocks"):
-        task = "sex" if section.task == "sex" else "digit"
-        return splits.published_folds(table, corpus.published_blocks(task))
+        return splits.published_folds(table, corpus.published_blocks(section.task))
     return splits.grouped_folds(table, section.n_folds, params.common.seed, section.val_unit)
