@@ -1,4 +1,4 @@
-"""A tree of AudioMNIST's shape, 30,000 files, goes through prepare and features in little memory."""
+"""A tree of the shape of AudioMNIST, 30,000 files, needs little memory in prepare and features."""
 
 from __future__ import annotations
 
