@@ -4,8 +4,9 @@ import torch
 import toys
 from sonolens import rng
 from sonolens.explain import checks, registry, targets
+from sonolens.explain.cam import coarse_map
 from sonolens.explain.contract import ExplainError, evaluate, gradient, seed_array
-from sonolens.explain.guided_gradcam import gradcam, guided_backprop
+from sonolens.explain.guided_backprop import guided_backprop
 from sonolens.explain.integrated_gradients import gauss_legendre
 
 
@@ -20,6 +21,7 @@ def explain(name, model, inputs, target=None, baseline=None, seeds=None, **optio
     if baseline is None:
         baseline = torch.zeros(1, 1, *inputs.shape[1:], dtype=inputs.dtype)
     seeds = seed_array(range(len(inputs)) if seeds is None else seeds)
+    options = options | registry.info(name).fixed
     method = registry.load(name)
     return method(model, inputs, target, baseline=baseline, item_seeds=seeds, **options)
 
@@ -142,7 +144,7 @@ def test_guided_backprop_and_gradcam_agree_with_captum(cnn):
     torch.testing.assert_close(guided_backprop(cnn, inputs, target), fine, rtol=0, atol=1e-12)
     coarse = LayerGradCam(cnn, cnn.relu2).attribute(inputs, target=classes, relu_attributions=True)
     torch.testing.assert_close(
-        gradcam(cnn, cnn.relu2, inputs, target), coarse.detach(), rtol=0, atol=1e-12
+        coarse_map(cnn, cnn.relu2, inputs, target), coarse.detach(), rtol=0, atol=1e-12
     )
     expected = GuidedGradCam(cnn, cnn.relu2).attribute(
         inputs.clone().requires_grad_(), target=classes
@@ -244,7 +246,7 @@ def test_registry_and_method_signatures_agree():
     common = set(inspect.signature(Method.__call__).parameters) - {"self", "options"}
     for info in registry.METHODS.values():
         parameters = inspect.signature(info.load()).parameters
-        assert set(parameters) - common == set(info.options)
+        assert set(parameters) - common == set(info.options) | set(info.fixed)
         assert all(parameters[name].default == default for name, default in info.options.items())
 
 

@@ -300,10 +300,12 @@ def _explain(job: _Job) -> dict[str, np.ndarray]:
     method = job.info.load()
     device = torch.device(job.device)
     inputs = job.adapter.inputs(job.key, job.items)
+    checks.require_finite(inputs, job.items.ids, "the input")
     baseline, counts = None, (0, 0)
     if job.info.needs_baseline:
         n_draws = job.options["engine"]["n_baseline_draws"]
         baseline = job.adapter.baseline(job.key, job.baseline, job.items, inputs, n_draws)
+        checks.require_finite(baseline, job.items.ids, f"baseline {job.baseline}")
         counts = baseline_kinds.loudness(inputs, baseline, job.adapter.axes(job.key))
         baseline = baseline.to(device)
     inputs = inputs.to(device)

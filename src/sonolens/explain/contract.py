@@ -327,6 +327,72 @@ def require_baseline(baseline: Tensor | None, inputs: Tensor, method: str) -> Te
     return baseline.to(inputs).expand(len(inputs), *shape[1:])
 
 
+def per_item(numbers: Tensor, like: Tensor) -> Tensor:
+    """Numbers (batch,) with axes of size 1, so that they multiply `like` (batch, *shape)."""
+    return numbers.view(-1, *[1] * (like.ndim - 1))
+
+
+def value_range(inputs: Tensor) -> Tensor:
+    """Maximum minus minimum of every item, (batch, *[1 per axis])."""
+    flat = inputs.flatten(1)
+    return per_item(flat.amax(1) - flat.amin(1), inputs)
+
+
+def even_chunks(n: int, chunk_size: int) -> Sequence[Tensor]:
+    """Row numbers 0 to n - 1 in the fewest chunks of at most `chunk_size`, of about equal size."""
+    return torch.arange(n).tensor_split(-(-n // chunk_size))
+
+
+def normal_draws(generator: torch.Generator, n: int, like: Tensor) -> Tensor:
+    """N(0, 1) numbers (n, *like's shape), as precise and where `like` is.
+
+    Drawn one by one and in float64, so that they depend neither on chunks nor on the precision.
+    """
+    draws = [torch.randn(like.shape, generator=generator, dtype=torch.float64) for _ in range(n)]
+    return torch.stack(draws).to(like)
+
+
+def target_change(
+    model: nn.Module, inputs: Tensor, baseline: Tensor | None, target: Target, chunk_size: int
+) -> Tensor:
+    """F(x) - mean_k F(b_k), shape (batch,), float64, `chunk_size` inputs per call of the model.
+
+    A baseline that all items share is evaluated once.
+    """
+    starts = require_baseline(baseline, inputs, "target_change")
+    n_items, n_draws = starts.shape[:2]
+    items = torch.arange(n_items, device=inputs.device)
+    total = torch.zeros(n_items, dtype=torch.float64, device=inputs.device)
+    with torch.no_grad(), frozen(model):
+        for rows in even_chunks(n_items, chunk_size):
+            total[rows] += target(model(inputs[rows]), items[rows]).double()
+        if n_items == 1 or starts.stride(0) == 0:
+            for draws in even_chunks(n_draws, chunk_size):
+                for output in model(starts[0, draws]):
+                    total -= target(output.expand(n_items, *output.shape), items).double() / n_draws
+        else:
+            for pairs in even_chunks(n_items * n_draws, chunk_size):
+                rows = pairs.to(inputs.device) // n_draws
+                values = target(model(starts.flatten(0, 1)[pairs]), rows).double()
+                total.index_add_(0, rows, values, alpha=-1 / n_draws)
+    return total
+
+
+def completeness_error(values: Tensor, change: Tensor) -> Tensor:
+    """|sum(map) - change| / |change| per item, float64; NaN where nothing changes.
+
+    Parameters
+    ----------
+    values, shape=(batch, *shape)
+        Maps.
+    change, shape=(batch,)
+        F(x) - F(b), see `target_change`.
+    """
+    change = change.double()
+    missing = (values.double().flatten(1).sum(1) - change).abs()
+    return torch.where(change != 0, missing / change.abs(), torch.nan)
+
+
 def grouped(values: Tensor, segments: Tensor | None) -> Tensor:
     """Map whose cells carry the mean of their segment; the sum over the map stays the same.
 

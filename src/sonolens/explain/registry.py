@@ -22,6 +22,54 @@ _ROWS = (
         hooks=True,
         options={"layer": None, "interpolation": "bilinear"},
     ),
+    MethodInfo("input_x_gradient", "sonolens.explain.input_x_gradient"),
+    MethodInfo(
+        "smoothgrad",
+        "sonolens.explain.smoothgrad",
+        options={"n_draws": 50, "noise_stdev": 0.1, "chunk_size": 32},
+    ),
+    MethodInfo(
+        "gradient_shap",
+        "sonolens.explain.expected_gradients",
+        needs_baseline=True,
+        options={"n_draws": 32, "noise_stdev": 0.0, "chunk_size": 32},
+        fixed={"stratified": False},
+    ),
+    MethodInfo(
+        "expected_gradients",
+        "sonolens.explain.expected_gradients",
+        needs_baseline=True,
+        options={"n_draws": 32, "chunk_size": 32},
+        fixed={"stratified": True, "noise_stdev": 0.0},
+    ),
+    MethodInfo(
+        "deeplift",
+        "sonolens.explain.deeplift",
+        needs_baseline=True,
+        hooks=True,
+        options={"chunk_size": 32},
+        fixed={"reference": "mean"},
+    ),
+    MethodInfo(
+        "deeplift_shap",
+        "sonolens.explain.deeplift",
+        needs_baseline=True,
+        hooks=True,
+        options={"chunk_size": 32},
+        fixed={"reference": "each"},
+    ),
+    MethodInfo("guided_backprop", "sonolens.explain.guided_backprop", hooks=True),
+    *(
+        MethodInfo(
+            name,
+            "sonolens.explain.cam",
+            options={"layer": None, "interpolation": "bilinear", "relu": True},
+            fixed={"weights": name},
+        )
+        for name in ("gradcam", "hirescam", "layercam")
+    ),
+    MethodInfo("fgsm", "sonolens.explain.fgsm", options={"epsilon": 0.01}),
+    MethodInfo("edges", "sonolens.explain.edges", control=True),
     MethodInfo("random", "sonolens.explain.random_map", control=True),
     MethodInfo("energy", "sonolens.explain.energy", needs_baseline=True, control=True),
 )

@@ -22,10 +22,11 @@ class ClassLogit:
 
     def __call__(self, outputs: Tensor, rows: Tensor) -> Tensor:
         """(n, n_classes) and rows (n,) -> (n,). Raises ExplainError for a class the model lacks."""
-        if outputs.ndim != 2 or max(self.class_index) >= outputs.shape[1]:
+        lowest, highest = min(self.class_index), max(self.class_index)
+        if outputs.ndim != 2 or lowest < 0 or highest >= outputs.shape[1]:
             raise ExplainError(
-                f"class {max(self.class_index)}: the model's outputs are {tuple(outputs.shape)}; "
-                "need (items, classes) with more classes"
+                f"class {lowest if lowest < 0 else highest}: the model's outputs are "
+                f"{tuple(outputs.shape)}; need (items, classes) and a class among them"
             )
         classes = torch.tensor(self.class_index, device=outputs.device)
         return outputs.gather(1, classes[rows.to(outputs.device)][:, None]).squeeze(1)
@@ -60,7 +61,13 @@ class MaskBin:
     frame: int
 
     def __call__(self, outputs: Tensor, rows: Tensor) -> Tensor:
-        """Mask (n, freq, time), rows (n,) -> (n,)."""
+        """Mask (n, freq, time), rows (n,) -> (n,). Raises ExplainError for a bin outside of it."""
+        n_freq, n_frames = outputs.shape[-2:]
+        if not (0 <= self.freq < n_freq and 0 <= self.frame < n_frames):
+            raise ExplainError(
+                f"bin ({self.freq}, {self.frame}): the mask is {tuple(outputs.shape)}; need "
+                f"(freq, frame) below ({n_freq}, {n_frames})"
+            )
         return outputs[..., self.freq, self.frame].reshape(len(rows))
 
 
