@@ -23,11 +23,11 @@ class ClassLogit:
 
     def __call__(self, outputs: Tensor, rows: Tensor) -> Tensor:
         """(n, n_classes) and rows (n,) -> (n,). Raises ExplainError for a class the model lacks."""
-        wrong = [one for one in self.class_index if not 0 <= one < outputs.shape[-1]]
-        if outputs.ndim != 2 or wrong:
+        lowest, highest = min(self.class_index), max(self.class_index)
+        if outputs.ndim != 2 or lowest < 0 or highest >= outputs.shape[1]:
             raise ExplainError(
-                f"class {(wrong or self.class_index)[0]}: the model's outputs are "
-                f"{tuple(outputs.shape)}; need (items, classes) with that class"
+                f"class {lowest if lowest < 0 else highest}: the model's outputs are "
+                f"{tuple(outputs.shape)}; need (items, classes) and a class among them"
             )
         classes = torch.tensor(self.class_index, device=outputs.device)
         return outputs.gather(1, classes[rows.to(outputs.device)][:, None]).squeeze(1)
@@ -62,13 +62,12 @@ class MaskBin:
     frame: int
 
     def __call__(self, outputs: Tensor, rows: Tensor) -> Tensor:
-        """Mask (n, freq, time), rows (n,) -> (n,). Raises ExplainError for a bin it lacks."""
-        if outputs.ndim < 3 or not (
-            0 <= self.freq < outputs.shape[-2] and 0 <= self.frame < outputs.shape[-1]
-        ):
+        """Mask (n, freq, time), rows (n,) -> (n,). Raises ExplainError for a bin outside of it."""
+        n_freq, n_frames = outputs.shape[-2:]
+        if not (0 <= self.freq < n_freq and 0 <= self.frame < n_frames):
             raise ExplainError(
-                f"bin ({self.freq}, {self.frame}): the model's outputs are "
-                f"{tuple(outputs.shape)}; need a mask (items, [1,] freq, time) with that bin"
+                f"bin ({self.freq}, {self.frame}): the mask is {tuple(outputs.shape)}; need "
+                f"(freq, frame) below ({n_freq}, {n_frames})"
             )
         return outputs[..., self.freq, self.frame].reshape(len(rows))
 
