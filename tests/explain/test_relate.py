@@ -11,7 +11,15 @@ from sonolens.explain import registry, targets
 from sonolens.explain.contract import ExplainError, evaluate, seed_array
 
 SHAPE = (1, 1, 4, 7)
-OPTIONS = {"integrated_gradients": {"n_steps": 3}, "smoothgrad": {"n_draws": 3}}
+OPTIONS = {
+    "integrated_gradients": {"n_steps": 3},
+    "smoothgrad": {"n_draws": 3},
+    "kernel_shap": {"n_samples": 60},
+    "permutation_shapley": {"n_permutations": 2},
+    "lime": {"n_samples": 12},
+    "rise": {"n_masks": 8},
+    "meaningful_perturbation": {"n_steps": 2},
+}
 # Methods that need activations of their own or a layer have none in a GRU.
 NAMES = [
     name

@@ -7,7 +7,7 @@ a mask and the energy of a band are the same thing to a method.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -262,7 +262,10 @@ def gradient(
     gradients.
     """
     inputs = inputs.detach().clone().requires_grad_()
-    with torch.enable_grad(), frozen(model):
+    # cuDNN has no backward pass of a recurrent layer in eval mode; PyTorch's own kernels have.
+    recurrent = inputs.is_cuda and any(isinstance(one, nn.RNNBase) for one in model.modules())
+    cudnn = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
+    with torch.enable_grad(), frozen(model), cudnn:
         values = target(model(inputs), all_rows(inputs) if rows is None else rows)
         (grad,) = torch.autograd.grad(values.sum(), inputs)
     return grad.detach(), values.detach()
@@ -402,14 +405,40 @@ def grouped(values: Tensor, segments: Tensor | None) -> Tensor:
         Map with one value per cell.
     segments, shape=(*shape) or (batch, *shape)
         Labels from 0; None: every cell alone.
+
+    Raises
+    ------
+    ExplainError
+        Segments of another shape, or that are no labels.
     """
     if segments is None:
         return values
-    labels = segments.to(values.device).expand(values.shape).flatten(1)
+    labels = labels_of(segments, values).flatten(1)
     zeros = values.new_zeros(len(values), int(labels.max()) + 1)
     sums = zeros.scatter_add(1, labels, values.flatten(1))
     sizes = zeros.scatter_add(1, labels, torch.ones_like(values).flatten(1))
     return (sums / sizes.clamp_min(1)).gather(1, labels).view_as(values)
+
+
+def labels_of(segments: Tensor, cells: Tensor) -> Tensor:
+    """`segments` with a row per item, shaped (batch, *shape) and placed like `cells`, int64.
+
+    Raises
+    ------
+    ExplainError
+        Segments of another shape, or that are no labels.
+    """
+    shape = tuple(cells.shape)
+    if tuple(segments.shape) not in (shape, (1, *shape[1:]), shape[1:]):
+        raise ExplainError(
+            f"segments {tuple(segments.shape)}, need {shape[1:]} or {shape}: a label for each cell"
+        )
+    if segments.is_floating_point() or segments.is_complex() or int(segments.min()) < 0:
+        raise ExplainError(
+            f"segments: found {segments.dtype} from {segments.min().item()}; need integer labels "
+            "from 0"
+        )
+    return segments.to(cells.device, torch.int64).expand(shape)
 
 
 def seed_array(seeds: Sequence[int]) -> Tensor:

@@ -72,6 +72,65 @@ _ROWS = (
     MethodInfo("edges", "sonolens.explain.edges", control=True),
     MethodInfo("random", "sonolens.explain.random_map", control=True),
     MethodInfo("energy", "sonolens.explain.energy", needs_baseline=True, control=True),
+    MethodInfo(
+        "occlusion",
+        "sonolens.explain.occlusion",
+        needs_baseline=True,
+        options={"window": 5, "stride": 2, "chunk_size": 32},
+    ),
+    MethodInfo(
+        "feature_ablation",
+        "sonolens.explain.feature_ablation",
+        needs_baseline=True,
+        options={"segmentation": "patches", "chunk_size": 32},
+    ),
+    MethodInfo(
+        "kernel_shap",
+        "sonolens.explain.kernel_shap",
+        needs_baseline=True,
+        options={"segmentation": "patches", "n_samples": 256, "chunk_size": 32},
+    ),
+    MethodInfo(
+        "permutation_shapley",
+        "sonolens.explain.permutation_shapley",
+        needs_baseline=True,
+        options={"segmentation": "patches", "n_permutations": 4, "chunk_size": 32},
+    ),
+    MethodInfo(
+        "lime",
+        "sonolens.explain.lime",
+        needs_baseline=True,
+        options={
+            "segmentation": "patches",
+            "n_samples": 256,
+            "kernel_width": 0.25,
+            "alpha": 1.0,
+            "chunk_size": 32,
+        },
+    ),
+    MethodInfo(
+        "rise",
+        "sonolens.explain.rise",
+        needs_baseline=True,
+        options={"n_masks": 512, "grid_size": 7, "keep_probability": 0.5, "chunk_size": 32},
+    ),
+    MethodInfo(
+        "meaningful_perturbation",
+        "sonolens.explain.meaningful_perturbation",
+        needs_baseline=True,
+        options={
+            "n_steps": 100,
+            "learning_rate": 0.1,
+            "mask_size": 16,
+            "l1": 0.1,
+            "tv": 0.2,
+            "tv_beta": 3.0,
+            "fill": "baseline",
+            "blur_sigma_cells": 5.0,
+            "jitter_cells": 0,
+            "chunk_size": 32,
+        },
+    ),
 )
 METHODS: dict[str, MethodInfo] = {row.name: row for row in _ROWS}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -74,3 +75,34 @@ class MaskBin:
 def mask_bin(freq: int, frame: int) -> MaskBin:
     """Target "bin (freq, frame) of the mask the model puts out"."""
     return MaskBin(freq, frame)
+
+
+@dataclass(frozen=True)
+class BandEnergy:
+    """Energy in a band of a spectrogram (batch, [channel,] freq, time) that a model puts out.
+
+    low, high       first row of the band and the one after its last
+    reduction       over the cells of the band, all frames and channels: their mean or their sum
+    log             natural logarithm of that, for models that put out magnitude or power; a model
+                    whose output is logarithmic needs none
+    floor           smallest value under the logarithm
+    """
+
+    low: int
+    high: int
+    reduction: Literal["mean", "sum"] = "mean"
+    log: bool = False
+    floor: float = 1e-10
+
+    def __call__(self, outputs: Tensor, rows: Tensor) -> Tensor:
+        """Spectrograms (n, freq, time), rows (n,) -> (n,). Raises ExplainError for a wrong band."""
+        if outputs.ndim < 3 or not 0 <= self.low < self.high <= outputs.shape[-2]:
+            raise ExplainError(
+                f"band {self.low} to {self.high}: the model's outputs are {tuple(outputs.shape)}; "
+                "need a spectrogram (items, [channel,] freq, time) with those rows, low < high"
+            )
+        if self.reduction not in ("mean", "sum"):
+            raise ExplainError(f"band: reduction {self.reduction!r}; need 'mean' or 'sum'")
+        band = outputs[..., self.low : self.high, :].flatten(1)
+        energy = band.mean(1) if self.reduction == "mean" else band.sum(1)
+        return energy.clamp_min(self.floor).log() if self.log else energy

@@ -68,11 +68,7 @@ def score(
     if n_coalitions < 3:
         raise ScoreError(f"n_coalitions: found {n_coalitions}, need at least 3 for a correlation")
     maps = flat_map(attributions, context.inputs)
-    plane = (
-        tuple(context.inputs.shape[-2:])
-        if context.inputs.ndim > 2
-        else tuple(context.inputs.shape[1:])
-    )
+    plane = tuple(context.inputs.shape[2 if context.inputs.ndim >= 4 else 1 :])
     labels = _grid(plane, n_patches) if mode == "patch" else torch.arange(maps.shape[1])
     key = ("faithfulness", mode, n_coalitions, n_patches, subset_size, batch_size)
     members, drops = context.shared(
