@@ -17,6 +17,7 @@ from sonolens.store import CURE, StoreError, whole
 ARCHITECTURES = {
     "resnet18_narrow": "sonolens.models.resnet18:ResNet18",
     "alexnet_small": "sonolens.models.alexnet_small:AlexNetSmall",
+    "audionet": "sonolens.models.audionet:AudioNet",
 }
 METADATA_KEY = "sonolens"
 # Safetensors itself notices cut files, not changed numbers.
