@@ -34,12 +34,22 @@ def f0_track(level_db: np.ndarray, frequencies_hz: np.ndarray) -> np.ndarray:
         Hz between 60 and 400, a median over five frames; NaN in frames without voice: more than 40
         dB below the loudest frame, or with a contrast below 3 dB.
 
+    Raises
+    ------
+    ValueError
+        The bands resolve no harmonics.
+
     References
     ----------
     Hermes, D. J. (1988). Measurement of pitch by subharmonic summation. JASA 83(1), equation 1
     (weights; the gaps are ours).
     """
     candidates_hz, weights = _weights(np.asarray(frequencies_hz, float))
+    if not len(candidates_hz):
+        raise ValueError(
+            f"f0_track: bands {np.diff(frequencies_hz).min():.0f} Hz apart or more resolve no "
+            f"harmonics; need at most {F0_MAX_HZ / 2:.0f} Hz"
+        )
     scores = weights @ level_db
     best = scores.argmax(0)
     loudness_db = level_db.max(0)

@@ -89,7 +89,10 @@ def harmonic(inputs: Tensor, axes: dict[str, Any]) -> Tensor:
     frequencies_hz = _hz(inputs, axes)
     labels = []
     for plane in _level_db(inputs, axes):
-        f0_hz = f0_track(plane, frequencies_hz)
+        try:
+            f0_hz = f0_track(plane, frequencies_hz)
+        except ValueError as error:
+            raise ExplainError(f"segmentation 'harmonic': {error}") from error
         order = frequencies_hz[:, None] / np.where(np.isnan(f0_hz), 1.0, f0_hz)
         nearest = np.rint(order)
         on_comb = (nearest >= 1) & (np.abs(order - nearest) <= COMB_HALF_WIDTH)
