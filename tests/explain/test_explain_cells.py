@@ -173,8 +173,8 @@ def test_maps_of_different_sizes_are_kept_flat(tmp_path):
 
 
 def test_a_loud_baseline_and_wrong_names_are_refused(tmp_path):
-    with pytest.raises(ExplainError, match="'train_mean': louder"):
-        run(tmp_path, adapter=toys.ToyAdapter(loud=True), baselines=["train_mean"])
+    with pytest.raises(ExplainError, match="'train_mean_map': louder"):
+        run(tmp_path, adapter=toys.ToyAdapter(loud=True), baselines=["train_mean_map"])
     assert not (tmp_path / "maps").exists()
     with pytest.raises(ExplainError, match="'n_step': unknown; did you mean n_steps"):
         run(tmp_path, options={"n_step": 3})

@@ -98,7 +98,7 @@ def run_cells(
     options
         Options of the methods by name (``n_steps``), of one method as ``{method: {name: value}}``,
         and of the engine: ``chunk_size`` (items per block, and evaluations per call of a method
-        that steps) and ``n_baseline_draws`` (K of the baselines that draw).
+        that steps) and ``n_baseline_draws`` (K of the baselines that draw, see `n_draws`).
     n_items
         How many items of `part` to explain, see `select_items`; all when there are fewer.
     part
@@ -140,7 +140,10 @@ def run_cells(
             for kind in kinds if info.needs_baseline else [NO_BASELINE]:
                 for block in batches(len(items), settings["chunk_size"]):
                     some = items.select(block)
-                    job_options = {"method": per_method[info.name], "engine": settings}
+                    job_options = {
+                        "method": per_method[info.name],
+                        "engine": settings | {"n_baseline_draws": n_draws(info, options)},
+                    }
                     shard = _shard_key(
                         adapter, key, part, info, kind, some, job_options, seed, device, data
                     )
@@ -161,7 +164,13 @@ def run_cells(
                     )
     axes: dict[str, Any] = {
         "cells": {key.cell: adapter.axes(key) for key in keys},
-        "explain": {"seed": seed, "part": part, "engine": settings, "methods": per_method},
+        "explain": {
+            "seed": seed,
+            "part": part,
+            "engine": settings,
+            "methods": per_method,
+            "n_draws": {info.name: n_draws(info, options) for info in infos},
+        },
         "map_axes": {},
     }
     ragged = _ragged(adapter, keys, part, infos)
@@ -226,6 +235,12 @@ def select_items(items: Items, n: int, seed: int) -> Items:
 def item_seeds(seed: int, items: Items) -> list[int]:
     """Seed of every item, a function of (seed, item_id)."""
     return [rng.seed_for(seed, item_id) for item_id in items.ids]
+
+
+def n_draws(info: MethodInfo, options: dict[str, Any]) -> int:
+    """K of a baseline that draws: as given, else the row's own, else the engine's."""
+    default = info.n_baseline_draws or ENGINE_OPTIONS["n_baseline_draws"]
+    return int(options.get("n_baseline_draws", default))
 
 
 def call_options(
@@ -303,8 +318,8 @@ def _explain(job: _Job) -> dict[str, np.ndarray]:
     checks.require_finite(inputs, job.items.ids, "the input")
     baseline, counts = None, (0, 0)
     if job.info.needs_baseline:
-        n_draws = job.options["engine"]["n_baseline_draws"]
-        baseline = job.adapter.baseline(job.key, job.baseline, job.items, inputs, n_draws)
+        n_baseline_draws = job.options["engine"]["n_baseline_draws"]
+        baseline = job.adapter.baseline(job.key, job.baseline, job.items, inputs, n_baseline_draws)
         checks.require_finite(baseline, job.items.ids, f"baseline {job.baseline}")
         counts = baseline_kinds.loudness(inputs, baseline, job.adapter.axes(job.key))
         baseline = baseline.to(device)
@@ -375,7 +390,7 @@ def _shard_key(
         method=info.name,
         baseline=baseline,
         items=items.ids,
-        options=options,
+        options=options | {"fixed": info.fixed},
         seed=seed,
         device=device,
     )

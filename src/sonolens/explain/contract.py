@@ -280,6 +280,7 @@ class MethodInfo:
     control      reads nothing of the model
     same_axes    maps live on the axes of the input
     baselines    kinds that belong to the method; empty: those the user names
+    n_baseline_draws   K of a baseline that draws, unless the user sets it; None: the engine's
     options      every option a user may set, with its default; `segmentation` is a kind of
                  `explain.segments` and reaches the method as `segments`
     fixed        options that make this row differ from another of the same module
@@ -293,6 +294,7 @@ class MethodInfo:
     control: bool = False
     same_axes: bool = True
     baselines: tuple[str, ...] = ()
+    n_baseline_draws: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
     fixed: dict[str, Any] = field(default_factory=dict)
 

@@ -8,13 +8,16 @@ from functools import partial
 from sonolens.explain.contract import ExplainError, Method, MethodInfo, Relator
 from sonolens.explain.options import look_up
 
+_LINE = "sonolens.explain.integrated_gradients"
+_STEPS = {"n_steps": 32, "chunk_size": 32}
+_FLOOR_DRAWS = 32
 _ROWS = (
     MethodInfo("saliency", "sonolens.explain.saliency"),
     MethodInfo(
         "integrated_gradients",
-        "sonolens.explain.integrated_gradients",
+        _LINE,
         needs_baseline=True,
-        options={"n_steps": 32, "chunk_size": 32},
+        options=_STEPS,
     ),
     MethodInfo(
         "guided_gradcam",
@@ -70,6 +73,81 @@ _ROWS = (
     ),
     MethodInfo("fgsm", "sonolens.explain.fgsm", options={"epsilon": 0.01}),
     MethodInfo("edges", "sonolens.explain.edges", control=True),
+    MethodInfo(
+        "ig_silence",
+        _LINE,
+        needs_baseline=True,
+        baselines=("silence",),
+        options=_STEPS,
+    ),
+    MethodInfo(
+        "ig_noisefloor",
+        "sonolens.explain.ig_noisefloor",
+        needs_baseline=True,
+        baselines=("noise_floor",),
+        n_baseline_draws=_FLOOR_DRAWS,
+        options={"chunk_size": 32},
+    ),
+    MethodInfo(
+        "ig_gain",
+        "sonolens.explain.ig_gain",
+        needs_baseline=True,
+        baselines=("silence",),
+        options=_STEPS,
+    ),
+    MethodInfo(
+        "ig_tf",
+        "sonolens.explain.ig_tf",
+        needs_baseline=True,
+        same_axes=False,
+        baselines=("silence",),
+        options=_STEPS | {"win_length": 256},
+    ),
+    *(
+        MethodInfo(
+            name,
+            "sonolens.explain.ig_blur",
+            options=_STEPS | {"sigma_max_bins": 12.0},
+            fixed={"along": along},
+        )
+        for name, along in (("ig_blur_f", "freq"), ("ig_blur_t", "time"), ("ig_blur_ft", "both"))
+    ),
+    MethodInfo(
+        "ig_band",
+        _LINE,
+        needs_baseline=True,
+        baselines=("silence",),
+        options=_STEPS | {"segmentation": "bark"},
+    ),
+    MethodInfo(
+        "ig_smooth",
+        "sonolens.explain.ig_smooth",
+        needs_baseline=True,
+        baselines=("silence",),
+        options=_STEPS | {"smoothing_bins": 1.0},
+    ),
+    MethodInfo(
+        "ig_smooth_noisefloor",
+        "sonolens.explain.ig_smooth",
+        needs_baseline=True,
+        baselines=("noise_floor",),
+        n_baseline_draws=_FLOOR_DRAWS,
+        options={"chunk_size": 32, "smoothing_bins": 1.0},
+        fixed={"n_steps": None},
+    ),
+    MethodInfo(
+        "ig_guided",
+        "sonolens.explain.ig_guided",
+        needs_baseline=True,
+        options={"n_steps": 64, "chunk_size": 32, "fraction": 0.25, "max_deviation": 0.02},
+    ),
+    MethodInfo(
+        "ig_snr",
+        "sonolens.explain.ig_snr",
+        needs_baseline=True,
+        baselines=("silence",),
+        options=_STEPS | {"db_per_unit": 80.0},
+    ),
     MethodInfo("random", "sonolens.explain.random_map", control=True),
     MethodInfo("energy", "sonolens.explain.energy", needs_baseline=True, control=True),
     MethodInfo(

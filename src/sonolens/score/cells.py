@@ -260,8 +260,11 @@ def _shard_key(
     explain: dict[str, Any] = {}
     if job.metric.explains:
         modules.append(methods.info(method).module)
-        explain = {name: value for name, value in job.explain.items() if name != "methods"}
-        explain["options"] = job.explain["methods"][method]
+        explain = {
+            name: value for name, value in job.explain.items() if name not in ("methods", "n_draws")
+        }
+        explain["options"] = job.explain["methods"][method] | methods.info(method).fixed
+        explain["n_draws"] = job.explain["n_draws"][method]
     return content_key(
         kind="score",
         code=code_of(tuple(modules)),
@@ -373,7 +376,7 @@ class _Bench:
         self.n_classes: int | None = None
         self.fill = self.inputs
         self.caches: dict[str, dict[Any, Any]] = {}
-        self.baselines: dict[str, Tensor | None] = {NO_BASELINE: None}
+        self.baselines: dict[tuple[str, int], Tensor] = {}
         if job.metric.needs & {"predict", "explain"}:
             self.original = adapter.load(key).to(self.device)
             self.targets = adapter.targets(key, items, self.original, self.inputs)
@@ -422,9 +425,9 @@ class _Bench:
         )
 
     def _explainer(self, maps: _Maps, target: Target) -> _Explainer:
-        if maps.baseline not in self.baselines:
-            n_draws = self.job.explain["engine"]["n_baseline_draws"]
-            self.baselines[maps.baseline] = self._baseline(maps.baseline, n_draws)
+        drawn = (maps.baseline, self.job.explain["n_draws"][maps.method])
+        if maps.baseline != NO_BASELINE and drawn not in self.baselines:
+            self.baselines[drawn] = self._baseline(*drawn)
         assert self.original is not None
         assert self.model is not None
         seeds = seed_array(item_seeds(self.job.explain["seed"], self.job.items))
@@ -435,7 +438,7 @@ class _Bench:
             self.inputs,
             self.job.adapter.axes(self.job.key),
         )
-        baseline = self.baselines[maps.baseline]
+        baseline = self.baselines.get(drawn)
         return _Explainer(
             self.original,
             self.model,

@@ -15,7 +15,7 @@ from sonolens.data.audio import read_audio, usable, write_wav
 from sonolens.dsp.segments import place
 from sonolens.dsp.spectrogram import LogMel
 from sonolens.explain import baselines, registry, targets
-from sonolens.explain.cells import call_options
+from sonolens.explain.cells import call_options, n_draws
 from sonolens.explain.contract import Items, evaluate, seed_array
 from sonolens.intervene import spectral
 from sonolens.models import checkpoint
@@ -115,7 +115,9 @@ class OwnFiles:
         axes, kind, baseline = self.front_end.axes(), "none", None
         if info.needs_baseline:
             kind = info.baselines[0] if info.baselines else self.request.baseline
-            baseline = baselines.make(kind, inputs, axes, item_seeds=seeds, n_draws=8)
+            baseline = baselines.make(
+                kind, inputs, axes, item_seeds=seeds, n_draws=n_draws(info, {})
+            )
             baselines.check_loudness(inputs, baseline, kind, axes)
         result = info.load()(
             self.model,
