@@ -5,6 +5,7 @@ from torch import nn
 import toys
 from sonolens import rng
 from sonolens.explain import targets
+from sonolens.explain.cells import call_options
 from sonolens.explain.contract import seed_array
 from sonolens.explain.prepare import prepared
 from sonolens.explain.registry import METHODS
@@ -50,3 +51,11 @@ def test_a_convolution_that_is_read_twice_is_not_folded():
 def test_models_without_convolutions_pass():
     model = toys.Linear()
     torch.testing.assert_close(prepared(model, clips(1))(clips()), model(clips()))
+
+
+def test_recurrent_nets_over_films_are_folded_too():
+    model = toys.LipReader().double().eval()
+    films = torch.rand(2, 1, 4, 8, 8, generator=rng.torch_generator("films"), dtype=torch.float64)
+    fast = toys.unchanged(model, lambda: prepared(model, films[:1]))
+    assert isinstance(fast.norm, nn.Identity)
+    torch.testing.assert_close(fast(films), model(films), rtol=1e-10, atol=1e-12)
