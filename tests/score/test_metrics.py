@@ -10,11 +10,11 @@ from torch import nn
 
 import toys
 from sonolens import rng
-from sonolens.explain.contract import Items, evaluate
+from sonolens.explain.contract import CellKey, Items, evaluate
 from sonolens.explain.saliency import attribute as saliency
 from sonolens.explain.targets import ClassLogit
 from sonolens.score import registry, similarity
-from sonolens.score.cascade import cascade, layers
+from sonolens.score.cascade import cascade, layers, randomised, resettable
 from sonolens.score.contract import Context, ScoreError
 
 
@@ -23,10 +23,11 @@ class Explainer:
 
     def __init__(self, model, target):
         self.model, self.target, self.n_layers, self.n_calls = model, target, len(layers(model)), 0
+        self.n_resettable = len(resettable(model))
 
     def __call__(self, inputs, target=None, weights="trained"):
         self.n_calls += 1
-        model = self.model if weights == "trained" else cascade(self.model, int(weights[8:]), 0)
+        model = self.model if weights == "trained" else randomised(self.model, weights, 0)
         return saliency(model, inputs, target or self.target, baseline=None, item_seeds=None).values
 
 
@@ -53,6 +54,7 @@ def context_of(model, inputs, classes=None, masks=None, fill=0.0, n_classes=4):
         scale=(0.0, 1.0),
         n_classes=n_classes,
         explain=Explainer(model, target),
+        probabilities=lambda edited: evaluate(model, edited, lambda out, rows: out).softmax(1),
     )
 
 
@@ -390,17 +392,24 @@ def test_ties_share_the_last_places_evenly(cnn):
 @pytest.mark.parametrize("name", list(registry.METRICS))
 def test_every_metric_leaves_no_trace_and_ignores_order_and_company(name, cnn):
     cnn.train()
-    inputs, masks = (
-        clips(),
-        {"truth": torch.rand(4, 1, 16, 16, generator=rng.torch_generator("m")) > 0.8},
-    )
+    masks = {"truth": torch.rand(4, 1, 16, 16, generator=rng.torch_generator("m")) > 0.8}
+    adapter, key = toys.AudioToyAdapter(), CellKey("main", "speaker", 0, 0)
+    items = adapter.items(key, "test").select(range(4))
+    inputs = adapter.inputs(key, items).double()
 
     def scores(rows):
         context = context_of(cnn, inputs[rows], [[0, 1, 2, 3][row] for row in rows])
+        sounds = [items.ids[row] for row in rows]
+        context.listen = lambda masks: torch.from_numpy(
+            np.stack([adapter.listen(key, *one) for one in zip(sounds, masks, strict=True)])
+        )
+        context.analyse = lambda waveforms: adapter.analyse(key, waveforms.numpy()).double()
+        context.axes = adapter.axes(key)
         context.item_seeds, context.masks = torch.tensor(rows), {"truth": masks["truth"][rows]}
         maps = context.explain(context.inputs)
         before = maps.clone(), context.inputs.clone()
-        result = toys.unchanged(cnn, lambda: values(name, maps, context))
+        few = {"n_smooth_draws": 3} if name == "smooth_mprt" else {}
+        result = toys.unchanged(cnn, lambda: values(name, maps, context, **few))
         assert torch.equal(maps, before[0]) and torch.equal(context.inputs, before[1])
         return result
 
@@ -433,4 +442,4 @@ def test_registry_and_metric_signatures_agree():
     for info in registry.METRICS.values():
         parameters = set(inspect.signature(info.load()).parameters) - {"attributions", "context"}
         assert set(info.options) | set(info.fixed) <= parameters
-        assert info.direction in ("higher", "lower")
+        assert info.direction in ("higher", "lower", "none")
