@@ -46,9 +46,12 @@ def score(
     if found is None:
         return Scores(undefined(attributions))
     maps, truth = found
-    signed = as_quantus(compat, "relevance_mass_accuracy")
-    maps = scaled(maps) if signed else maps.clamp_min(0)
+    if as_quantus(compat, "relevance_mass_accuracy"):
+        signed = scaled(maps).numpy()  # a sum near zero hangs on the order of adding up: NumPy's
+        share = torch.from_numpy((signed * truth.numpy()).sum(1) / signed.sum(1))
+        return Scores(torch.where(truth.any(1), share, torch.nan))
+    maps = maps.clamp_min(0)
     total = maps.sum(1)
     inside = (maps * truth).sum(1)
-    defined = (signed | (total > 0)) & truth.any(1)
+    defined = (total > 0) & truth.any(1)
     return Scores(torch.where(defined, inside / total, torch.nan))
