@@ -6,13 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sonolens import rng
+from sonolens.dsp.spectrogram import LogMel
 from sonolens.explain import baselines, targets
 from sonolens.explain.contract import CellKey, Items, Target
+from sonolens.intervene import spectral
 
 SHAPE = (1, 16, 16)
 SCALE = {"min": 0.0, "max": 1.0, "range_db": 80.0, "silence": 0.0}
@@ -127,8 +130,6 @@ def unchanged(model: nn.Module, call: Callable[[], Any]) -> Any:
     """`call()`, which must leave generators, modes, hooks, requires_grad and weights alone."""
     import random
 
-    import numpy as np
-
     def state() -> tuple[Any, ...]:
         hooks = [
             len(getattr(module, name))
@@ -215,8 +216,11 @@ class ToyAdapter:
     def edit(self, key: CellKey, inputs: Tensor, mask: Tensor, fill: Tensor) -> Tensor:
         return inputs * (1 - mask) + fill * mask
 
-    def listen(self, key: CellKey, item_id: str, mask: Tensor) -> None:
+    def listen(self, key: CellKey, item_id: str, mask: Tensor) -> np.ndarray | None:
         return None
+
+    def analyse(self, key: CellKey, waveforms: np.ndarray) -> Tensor:
+        raise AssertionError("there is no sound to analyse")
 
     def n_classes(self, key: CellKey) -> int:
         return 4
@@ -323,3 +327,36 @@ class FilmAdapter(MaskAdapter):
     def axes(self, key: CellKey) -> dict[str, Any]:
         scale = {"min": 0.0, "max": 1.0, "black": 0.0}
         return {"scale": scale, "names": ["channel", "frame", "height", "width"]}
+
+
+@dataclass(frozen=True)
+class AudioToyAdapter(ToyAdapter):
+    """As ToyAdapter, but the inputs are log-mels of harmonic tones with noise."""
+
+    @property
+    def mel(self) -> LogMel:
+        return LogMel(
+            sample_rate=8000, n_fft=512, hop_length=128, n_mels=16, n_frames=16, f_min=0, f_max=4000
+        )
+
+    def sound(self, item_id: str) -> np.ndarray:
+        """A voice of five harmonics that swells and fades, shape=(2048,)."""
+        draw = rng.numpy_generator("sound", item_id)
+        times_s = np.arange(self.mel.n_samples) / self.mel.sample_rate
+        f0_hz = draw.uniform(150, 300)
+        tones = [np.sin(2 * np.pi * k * f0_hz * times_s) / k for k in range(1, 6)]
+        swell = np.sin(np.pi * np.arange(self.mel.n_samples) / self.mel.n_samples)
+        noise = 0.01 * draw.standard_normal(self.mel.n_samples)
+        return (0.2 * swell * np.sum(tones, 0) + noise).astype(np.float32)
+
+    def inputs(self, key: CellKey, items: Items) -> Tensor:
+        return self.mel(torch.from_numpy(np.stack([self.sound(name) for name in items.ids])))
+
+    def listen(self, key: CellKey, item_id: str, mask: Tensor) -> np.ndarray:
+        return spectral.keep(self.sound(item_id), mask, self.mel)
+
+    def analyse(self, key: CellKey, waveforms: np.ndarray) -> Tensor:
+        return self.mel(torch.from_numpy(waveforms))
+
+    def axes(self, key: CellKey) -> dict[str, Any]:
+        return self.mel.axes()

@@ -10,11 +10,11 @@ from torch import nn
 
 import toys
 from sonolens import rng
-from sonolens.explain.contract import Items, evaluate
+from sonolens.explain.contract import CellKey, Items, evaluate
 from sonolens.explain.saliency import attribute as saliency
 from sonolens.explain.targets import ClassLogit
 from sonolens.score import registry, similarity
-from sonolens.score.cascade import cascade, layers
+from sonolens.score.cascade import cascade, layers, randomised, resettable
 from sonolens.score.contract import Context, ScoreError
 
 
@@ -23,10 +23,11 @@ class Explainer:
 
     def __init__(self, model, target):
         self.model, self.target, self.n_layers, self.n_calls = model, target, len(layers(model)), 0
+        self.n_resettable = len(resettable(model))
 
     def __call__(self, inputs, target=None, weights="trained"):
         self.n_calls += 1
-        model = self.model if weights == "trained" else cascade(self.model, int(weights[8:]), 0)
+        model = self.model if weights == "trained" else randomised(self.model, weights, 0)
         return saliency(model, inputs, target or self.target, baseline=None, item_seeds=None).values
 
 
@@ -53,6 +54,7 @@ def context_of(model, inputs, classes=None, masks=None, fill=0.0, n_classes=4):
         scale=(0.0, 1.0),
         n_classes=n_classes,
         explain=Explainer(model, target),
+        probabilities=lambda edited: evaluate(model, edited, lambda out, rows: out).softmax(1),
     )
 
 
@@ -390,17 +392,24 @@ def test_ties_share_the_last_places_evenly(cnn):
 @pytest.mark.parametrize("name", list(registry.METRICS))
 def test_every_metric_leaves_no_trace_and_ignores_order_and_company(name, cnn):
     cnn.train()
-    inputs, masks = (
-        clips(),
-        {"truth": torch.rand(4, 1, 16, 16, generator=rng.torch_generator("m")) > 0.8},
-    )
+    masks = {"truth": torch.rand(4, 1, 16, 16, generator=rng.torch_generator("m")) > 0.8}
+    adapter, key = toys.AudioToyAdapter(), CellKey("main", "speaker", 0, 0)
+    items = adapter.items(key, "test").select(range(4))
+    inputs = adapter.inputs(key, items).double()
 
     def scores(rows):
         context = context_of(cnn, inputs[rows], [[0, 1, 2, 3][row] for row in rows])
+        sounds = [items.ids[row] for row in rows]
+        context.listen = lambda masks: torch.from_numpy(
+            np.stack([adapter.listen(key, *one) for one in zip(sounds, masks, strict=True)])
+        )
+        context.analyse = lambda waveforms: adapter.analyse(key, waveforms.numpy()).double()
+        context.axes = adapter.axes(key)
         context.item_seeds, context.masks = torch.tensor(rows), {"truth": masks["truth"][rows]}
         maps = context.explain(context.inputs)
         before = maps.clone(), context.inputs.clone()
-        result = toys.unchanged(cnn, lambda: values(name, maps, context))
+        few = {"n_smooth_draws": 3} if name == "smooth_mprt" else {}
+        result = toys.unchanged(cnn, lambda: values(name, maps, context, **few))
         assert torch.equal(maps, before[0]) and torch.equal(context.inputs, before[1])
         return result
 
@@ -433,4 +442,222 @@ def test_registry_and_metric_signatures_agree():
     for info in registry.METRICS.values():
         parameters = set(inspect.signature(info.load()).parameters) - {"attributions", "context"}
         assert set(info.options) | set(info.fixed) <= parameters
-        assert info.direction in ("higher", "lower")
+        assert info.direction in ("higher", "lower", "none")
+
+
+def test_max_sensitivity_is_the_largest_of_the_same_draws(cnn):
+    context = context_of(cnn, clips(), [0, 1, 2, 3])
+    maps = context.explain(context.inputs)
+    before = context.explain.n_calls
+    each = []
+    for draw in range(3):
+        generator = [rng.torch_generator(item, "noise", draw) for item in range(4)]
+        noises = [torch.rand(1, 16, 16, generator=g, dtype=torch.float64) for g in generator]
+        noisy = context.inputs + 0.1 * (2 * torch.stack(noises) - 1)
+        change = (Explainer(cnn, context.target)(noisy) - maps).flatten(1).norm(dim=1)
+        each.append(change / maps.flatten(1).norm(dim=1))
+    options = {"n_noise_draws": 3, "noise_radius": 0.1}
+    largest = values("max_sensitivity", maps, context, **options)
+    torch.testing.assert_close(largest, torch.stack(each).amax(0), rtol=0, atol=1e-9)
+    mean = values("average_sensitivity", maps, context, **options)
+    torch.testing.assert_close(mean, torch.stack(each).mean(0), rtol=0, atol=1e-9)
+    assert context.explain.n_calls == before + 3  # the second metric takes the maps of the first
+
+
+def test_complexity_closed_forms():
+    one_hot, constant = torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), -0.2)
+    one_hot[0, 0, 1, 2] = -3
+    assert values("complexity", one_hot, None).item() == 0
+    assert values("complexity", constant, None).item() == pytest.approx(math.log(16), abs=1e-12)
+    assert values("effective_complexity", one_hot, None).item() == 1
+    assert values("effective_complexity", constant, None).item() == 16
+    trace = torch.tensor([[1.0, 2e-5, 0.5e-5, -3e-5, 0.0]])
+    assert values("effective_complexity", trace, None).item() == 3
+    maps = noise(3, 1, 4, 4)
+    for found, a in zip(values("complexity", maps, None), maps, strict=True):
+        p = np.abs(a.numpy().flatten())
+        assert found.item() == pytest.approx(scipy.stats.entropy(p / p.sum()), abs=1e-12)
+    for name in ("complexity", "effective_complexity"):
+        assert values(name, torch.zeros(2, 1, 4, 4), None).isnan().all()
+        scaled = maps * torch.tensor([1e6, 1.0, 1e-6]).view(3, 1, 1, 1)
+        torch.testing.assert_close(values(name, scaled, None), values(name, maps, None))
+
+
+@pytest.mark.parametrize("name", ["insertion", "deletion"])
+@pytest.mark.parametrize("unit", ["cells", "patches"])
+def test_insertion_and_deletion_equal_the_slow_reference(name, unit, cnn):
+    context = context_of(cnn, clips(3), [1, 2, 3], fill=0.3)
+    maps = noise(3, 1, 16, 16)
+    result = run(name, maps, context, unit=unit, n_patches=4, n_steps=5, batch_size=2)
+    for item in range(3):
+        groups = {}
+        for f in range(16):
+            for t in range(16):
+                groups.setdefault((f // 4, t // 4) if unit == "patches" else (f, t), []).append(
+                    (f, t)
+                )
+        means = {
+            g: np.mean([maps[item, 0, f, t].item() for f, t in own]) for g, own in groups.items()
+        }
+        order = sorted(groups, key=lambda group: -means[group])
+        xs, ys = [], []
+        for step in range(6):
+            n = int(np.round(step * len(order) / 5))
+            x = context.inputs[item].clone()
+            changed = order[:n] if name == "deletion" else order[n:]
+            for group in changed:
+                for f, t in groups[group]:
+                    x[0, f, t] = 0.3
+            with torch.no_grad():
+                ys.append(cnn(x[None]).softmax(1)[0, item + 1].item())
+            xs.append(n / len(order))
+        assert result.values[item].item() == pytest.approx(np.trapezoid(ys, xs), abs=1e-12)
+        curve = result.curves[result.curves["item_id"] == f"item{item}"]
+        assert np.allclose(curve["x"], xs) and np.allclose(curve["y"], ys, atol=1e-12)
+    assert set(result.curves["curve"]) == {name}
+
+
+def test_insertion_of_a_target_that_is_no_class_runs_from_0_to_1():
+    model = toys.Linear()
+    context = context_of(model, clips(2), [0, 0], fill=0.1)
+    context.probabilities = None
+    maps = model.weights[[0, 0]].detach() * (context.inputs - 0.1)
+    curves = {
+        name: run(name, maps, context, unit="cells")
+        .curves.query("item_id == 'item0'")["y"]
+        .tolist()
+        for name in ("insertion", "deletion")
+    }
+    assert curves["insertion"][0] == 0 and curves["insertion"][-1] == pytest.approx(1, abs=1e-12)
+    assert curves["deletion"][0] == pytest.approx(1, abs=1e-12) and curves["deletion"][-1] == 0
+    both = [values(name, maps, context, unit="cells") for name in ("insertion", "deletion")]
+    other = [values(name, -maps, context, unit="cells") for name in ("insertion", "deletion")]
+    # what comes with a cell of a linear model is what goes with it
+    torch.testing.assert_close(both[0], 1 - both[1])
+    gain = (model(context.inputs)[:, 0] - model(context.fill)[:, 0]).detach().sign()
+    assert ((both[0] - other[0]) * gain > 0).all() and ((both[1] - other[1]) * gain < 0).all()
+
+
+def test_ties_are_broken_at_random_and_a_constant_map_is_undefined(cnn):
+    context = context_of(cnn, clips())
+    maps = torch.zeros(4, 1, 16, 16)
+    assert values("deletion", maps, context).isnan().all()
+    maps[:, 0, 3, 3] = 1
+    curve = run("deletion", maps, context, unit="cells", n_steps=256).curves
+    y = curve[curve["item_id"] == "item0"]["y"].to_numpy()
+    row = context.inputs[:1].clone()
+    row[0, 0, 3, 3] = 0
+    first = cnn(row).softmax(1)[0, 0].item()
+    row[0, 0, 0, 0] = 0
+    assert y[1] == pytest.approx(first, abs=1e-12)
+    assert y[2] != pytest.approx(cnn(row).softmax(1)[0, 0].item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("multiplied", [False, True])
+def test_infidelity_equals_captum(multiplied, cnn):
+    from captum.metrics import infidelity
+
+    context = context_of(cnn, clips(), [0, 1, 2, 3], fill=0.2)
+    maps = noise(4, 1, 16, 16)
+    found = values("infidelity", maps, context, n_coalitions=12, multiplied_by_inputs=multiplied)
+    masks = torch.zeros(4, 12, 1, 16, 16, dtype=torch.float64)
+    for item in range(4):
+        draws = rng.numpy_generator(item, "faithfulness").random((12, 64))
+        for draw, chosen in enumerate(np.argsort(draws, axis=1)[:, :8]):
+            for group in chosen.tolist():
+                f, t = 2 * (group // 8), 2 * (group % 8)
+                masks[item, draw, 0, f : f + 2, t : t + 2] = 1
+
+    def perturb(x):
+        change = masks.flatten(0, 1) * (x - 0.2)
+        return (masks.flatten(0, 1) if multiplied else change), x - change
+
+    wanted = infidelity(
+        cnn, perturb, context.inputs, maps, target=[0, 1, 2, 3], n_perturb_samples=12,
+        max_examples_per_batch=48, normalize=True,
+    )  # fmt: skip
+    torch.testing.assert_close(found, wanted.double(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        found,
+        values("infidelity", 7 * maps, context, n_coalitions=12, multiplied_by_inputs=multiplied),
+    )
+    assert values("infidelity", 0 * maps, context).isnan().all()
+
+
+def test_infidelity_of_a_linear_model_is_zero():
+    model, inputs = toys.Linear(), clips()
+    context = context_of(model, inputs, [0, 1, 2, 1], fill=0.4)
+    weights = model.weights[[0, 1, 2, 1]].detach()
+    assert values("infidelity", weights * (inputs - 0.4), context).max() < 1e-12
+    assert values("infidelity", weights, context, multiplied_by_inputs=False).max() < 1e-12
+
+
+def test_class_specificity_is_the_cosine_with_the_maps_of_other_classes(cnn):
+    context = context_of(cnn, clips(), [0, 1, 2, 3])
+    maps = context.explain(context.inputs)
+    before = context.explain.n_calls
+    found = values("class_specificity", maps, context)
+    table = run("random_logit", maps, context).curves.query("curve == 'cosine'")
+    assert context.explain.n_calls == before + 3
+    wanted = table.groupby("item_id")["y"].mean().to_numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-12)
+
+
+def test_efficient_mprt_equals_the_slow_reference(cnn):
+    context = context_of(cnn, clips())
+    maps = context.explain(context.inputs)
+    other = context.explain(context.inputs, weights="cascade:4")
+    found = values("efficient_mprt", maps, context, n_bins=20)
+    for item in range(4):
+        entropies = []
+        for a in (maps[item].flatten().tolist(), other[item].flatten().tolist()):
+            width = (max(a) - min(a)) / 20
+            places = [min(int((value - min(a)) / width), 19) for value in a]
+            shares = [places.count(place) / 256 for place in set(places)]
+            entropies.append(-sum(p * math.log(p) for p in shares))
+        wanted = (entropies[1] - entropies[0]) / entropies[0]
+        assert found[item].item() == pytest.approx(wanted, abs=1e-9)
+    constant = torch.full_like(maps, 0.2)
+    assert values("efficient_mprt", constant, context).isnan().all()
+
+
+def test_smooth_mprt_equals_the_slow_reference(cnn):
+    context = context_of(cnn, clips(2))
+    found = values(
+        "smooth_mprt", context.inputs, context, n_cascade_steps=4, n_smooth_draws=3, noise_share=0.2
+    )
+    for item in range(2):
+        x = context.inputs[[item]]
+
+        def smooth(model, x=x, item=item):
+            total = torch.zeros_like(x)
+            for draw in range(3):
+                noisy = x.clone()
+                if draw < 2:
+                    generator = rng.torch_generator(item, "smooth_mprt", draw)
+                    epsilon = torch.randn(1, 16, 16, generator=generator, dtype=torch.float64)
+                    noisy = noisy + 0.2 * (x.max() - x.min()) * epsilon
+                noisy = noisy.requires_grad_()
+                total += torch.autograd.grad(model(noisy)[0, 0], noisy)[0] / 3
+            return total.abs().flatten()
+
+        original = smooth(cnn)
+        terms = []
+        for k in (1, 2, 3, 4):
+            changed = cascade(cnn, k, 0, bottom_up=True)
+            terms.append(scipy.stats.spearmanr(original, smooth(changed))[0])
+        assert found[item].item() == pytest.approx(np.mean(terms), abs=1e-9)
+
+
+def test_weights_are_drawn_anew_from_either_end_and_as_quantus_does(cnn):
+    low = toys.unchanged(cnn, lambda: randomised(cnn, "bottom_up:1", 0))
+    assert torch.equal(low.fc.weight, cnn.fc.weight)
+    assert not torch.equal(low.conv1.weight, cnn.conv1.weight)
+    whole = [randomised(cnn, weights, 0) for weights in ("cascade:4", "bottom_up:4")]
+    assert torch.equal(whole[0].conv1.weight, whole[1].conv1.weight)
+    twins = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    drawn = toys.unchanged(twins, lambda: randomised(twins, "quantus_top_down:2", 0))
+    assert torch.equal(drawn[0].weight, drawn[1].weight)
+    for weights in ("cascade", "sideways:1", "quantus_top_down:9", "cascade:9"):
+        with pytest.raises(ScoreError, match="need"):
+            randomised(cnn, weights, 0)

@@ -20,6 +20,8 @@ OPTIONS = {
     "n_noise_draws": 2,
     "noise_radius": 0.02,
     "mprt": {"n_cascade_steps": 2},
+    "smooth_mprt": {"n_cascade_steps": 1, "n_smooth_draws": 2},
+    "n_steps": 4,
 }
 CHEAP = ["faithfulness_patch", "sparseness", "relevance_mass_accuracy"]
 
@@ -68,7 +70,9 @@ def test_all_metrics_score_all_maps(maps, tmp_path):
     assert not scores.duplicated(cells.SCORE_COLUMNS[:-2]).any()
     counts = scores.groupby("metric")["item_id"].nunique()
     costly = [name for name, info in registry.METRICS.items() if info.explains]
-    assert all(counts[name] == (3 if name in costly else 6) for name in registry.METRICS)
+    mute = {name for name, info in registry.METRICS.items() if "audio" in info.needs}
+    assert set(counts.index) == set(registry.METRICS) - mute  # the toy has no sound
+    assert all(counts[name] == (3 if name in costly else 6) for name in counts.index)
     assert len(scores) == sum(2 * 5 * 2 * counts)
     assert set(scores["study"]) == {"toy"} and set(scores["variant"]) == {"trained"}
     assert (
@@ -90,7 +94,9 @@ def test_all_metrics_score_all_maps(maps, tmp_path):
     assert abs(means["faithfulness_scattered", "random"]) < 0.5
     curves = tables.curves
     assert list(curves.columns) == cells.CURVE_COLUMNS
-    assert set(curves["curve"]) == {"mprt", "ssim", "cosine", "spearman"}
+    assert set(curves["curve"]) == {
+        *("mprt", "smooth_mprt", "ssim", "cosine", "spearman", "insertion", "deletion")
+    }
     assert len(curves[curves["curve"] == "mprt"]) == 2 * 5 * 2 * 3 * 2
 
 

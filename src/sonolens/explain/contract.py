@@ -203,6 +203,12 @@ class Explainable(Protocol):
     def listen(self, key: CellKey, item_id: str, mask: Tensor) -> np.ndarray | None:
         """Waveform (time,) with only the cells of `mask` (freq, time); None without a way back."""
 
+    def analyse(self, key: CellKey, waveforms: np.ndarray) -> Tensor:
+        """Waveforms (n, time) such as `listen` returns to inputs (n, *shape), as `inputs` makes.
+
+        Never called where `listen` returns None.
+        """
+
     def n_classes(self, key: CellKey) -> int | None:
         """Number of logits of the model; None where its outputs are no class logits."""
 
@@ -227,17 +233,20 @@ class ExplainError(ValueError):
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
     """Model in eval mode with frozen parameters inside the block; all as before after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    grads = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.eval()
-    model.requires_grad_(False)
+    # a walk over the modules for every call of the model adds up: change what is to be changed
+    training = [module for module in model.modules() if module.training]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if training:
+        model.eval()
+    for parameter in trainable:
+        parameter.requires_grad_(False)
     try:
         yield model
     finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, requires_grad in grads:
-            parameter.requires_grad_(requires_grad)
+        for module in training:
+            module.training = True
+        for parameter in trainable:
+            parameter.requires_grad_(True)
 
 
 def all_rows(inputs: Tensor) -> Tensor:

@@ -114,6 +114,8 @@ def _along(inputs: Tensor, axis: int, n_parts: int | None, kind: str, needed: st
     labels = torch.arange(size) * n_parts // size
     column = labels.view(-1, *[1] * (-axis - 1))
     return column.expand(shape).contiguous().to(inputs.device)
+
+
 def harmonic(inputs: Tensor, axes: dict[str, Any]) -> Tensor:
     """Combs around the harmonics of each item's own fundamental frequency f0(t).
 

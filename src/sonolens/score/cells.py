@@ -2,8 +2,9 @@
 
 One job is a block of items of one model and one metric. Metrics that do not explain anew take all
 methods at once, so that coalitions, drops and masks are computed once; those that do are one job
-per method. Each (method, baseline, metric) block is a shard of its own, so a new metric or method
-computes only itself.
+per method. Jobs of metrics of one module run together and share what they have in common. Each
+(method, baseline, metric) block is a shard of its own, so a new metric or method computes only
+itself.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ from sonolens.explain.contract import (
     Explainable,
     Items,
     Target,
-    evaluate,
     map_of,
     seed_array,
 )
@@ -46,7 +46,7 @@ from sonolens.explain.shards import Shards
 from sonolens.explain.targets import ClassLogit
 from sonolens.params import Runtime
 from sonolens.score import registry
-from sonolens.score.cascade import cascade, layers
+from sonolens.score.cascade import layers, randomised, resettable
 from sonolens.score.contract import Context, MetricInfo, ScoreError
 from sonolens.sources import content_key
 from sonolens.store import ArrayStore, batches
@@ -139,7 +139,7 @@ def run_cells(
     -------
     ScoreTables
         Rows in the order metric (as given), model, method, block, target, item. None of metrics
-        that need a truth mask where the study has none.
+        that need a truth mask, sound or a time axis where the study has none.
 
     Raises
     ------
@@ -153,14 +153,14 @@ def run_cells(
     device = parallel.resolve_device(runtime.device)
     digests = _digests(attributions)
     models = [(key, rows, adapter.data_key(key)) for key, rows in _models(attributions.index)]
-    without_truth = _without_truth(
+    unfit = _unfit(
         adapter, [key for key, _, _ in models], attributions.axes["explain"]["part"], infos
     )
     jobs: list[_Job] = []
     for info in infos:
         chosen = all_options(info, options)
         for key, rows, data in models:
-            if "mask" in info.needs and key in without_truth:
+            if any(key in unfit.get(need, ()) for need in info.needs):
                 continue
             every = adapter.items(key, attributions.axes["explain"]["part"])
             items = every.named(sorted(set(rows["item_id"])))
@@ -192,25 +192,41 @@ def _table(parts: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     return table[columns].reset_index(drop=True)
 
 
-def _without_truth(
+def _unfit(
     adapter: Explainable,
     keys: Sequence[CellKey],
     part: str,
     infos: Sequence[MetricInfo],
-) -> set[CellKey]:
-    """Models whose items have no truth masks; looked up only for metrics that need them."""
-    skipped = [info.name for info in infos if "mask" in info.needs]
-    if not skipped:
-        return set()
-    without = {
-        key for key in keys if not adapter.truth_masks(key, adapter.items(key, part).select([0]))
+) -> dict[str, set[CellKey]]:
+    """Models whose items lack what a metric needs, by need; looked up only where it is needed."""
+
+    def no_truth(key: CellKey) -> bool:
+        return not adapter.truth_masks(key, adapter.items(key, part).select([0]))
+
+    def no_sound(key: CellKey) -> bool:
+        first = adapter.items(key, part).select([0])
+        plane = adapter.inputs(key, first).shape[-2:]
+        return adapter.listen(key, first.ids[0], torch.ones(plane)) is None
+
+    def no_time(key: CellKey) -> bool:
+        return bool(adapter.axes(key)["names"][-1] != "time")
+
+    checks = {
+        "mask": ("truth masks", no_truth),
+        "audio": ("way back to sound", no_sound),
+        "time": ("time axis", no_time),
     }
-    if without:
-        _log.info(
-            "%s: no truth masks for %d of %d models; no scores of %s",
-            adapter.study, len(without), len(keys), ", ".join(skipped),
-        )  # fmt: skip
-    return without
+    found: dict[str, set[CellKey]] = {}
+    for need, (what, lacking) in checks.items():
+        skipped = [info.name for info in infos if need in info.needs]
+        without = {key for key in keys if lacking(key)} if skipped else set()
+        if without:
+            _log.info(
+                "%s: no %s for %d of %d models; no scores of %s",
+                adapter.study, what, len(without), len(keys), ", ".join(skipped),
+            )  # fmt: skip
+        found[need] = without
+    return found
 
 
 def _models(index: pd.DataFrame) -> Iterator[tuple[CellKey, pd.DataFrame]]:
@@ -300,7 +316,7 @@ def _results(
 ) -> tuple[dict[str, dict[str, np.ndarray]], int]:
     """Shard contents by key, and how many were there before."""
     tables: dict[str, dict[str, np.ndarray]] = {}
-    missing: list[_Job] = []
+    missing: dict[Any, list[_Job]] = {}
     for job in jobs:
         absent = []
         for maps in job.maps:
@@ -309,60 +325,60 @@ def _results(
                 absent.append(maps)
             else:
                 tables[maps.shard] = found
-        groups = (
-            [(maps,) for maps in absent]
-            if job.metric.explains
-            else [tuple(absent)]
-            if absent
-            else []
-        )
-        missing += [replace(job, maps=group) for group in groups]
+        together = (job.metric.module, job.metric.needs, job.key, job.items.ids)
+        if job.metric.explains:
+            for maps in absent:
+                group = (*together, maps.method, maps.baseline)
+                missing.setdefault(group, []).append(replace(job, maps=(maps,)))
+        elif absent:
+            missing.setdefault(together, []).append(replace(job, maps=tuple(absent)))
     n_reused = len(tables)
     if missing:
-        for result in parallel.run(_score, missing, runtime):
+        for result in parallel.run(_score, list(missing.values()), runtime):
             tables |= result
     return tables, n_reused
 
 
-def _score(job: _Job) -> dict[str, dict[str, np.ndarray]]:
-    """Compute the maps of one job, store a shard for each and return them by key."""
-    store = ArrayStore(job.store)
-    bench = _Bench(job)
-    results: dict[str, dict[str, np.ndarray]] = {}
-    for maps in job.maps:
-        values, curves = [], []
-        for target, rows in maps.rows:
-            stacked = torch.from_numpy(np.stack([map_of(store, row) for row in rows]))
-            context = bench.context(maps, target)
-            scores = job.metric.compute(stacked.to(bench.device), context, **job.options)
-            if scores.values.shape != (len(job.items),):
-                raise ScoreError(
-                    f"{job.metric.name}: {tuple(scores.values.shape)} scores, "
-                    f"need one for each of {len(job.items)} items"
-                )
-            values.append(scores.values.double().cpu().numpy())
-            if scores.curves is not None and len(scores.curves):
-                curves.append(scores.curves.assign(target=target))
-        result = {"values": np.stack(values)}
-        if curves:
-            table = pd.concat(curves)
-            result |= {name: table[name].to_numpy(str) for name in ("target", "item_id", "curve")}
-            result |= {name: table[name].to_numpy(float) for name in ("x", "y")}
-        job.shards.write(maps.shard, result)
-        results[maps.shard] = result
-    return results
+def _score(jobs: Sequence[_Job]) -> dict[str, dict[str, np.ndarray]]:
+    """Compute the maps of jobs of one module, store a shard for each and return them by key."""
+    store = ArrayStore(jobs[0].store)
+    bench = _Bench(jobs[0])
+    return {maps.shard: _score_maps(job, maps, bench, store) for job in jobs for maps in job.maps}
+
+
+def _score_maps(job: _Job, maps: _Maps, bench: _Bench, store: ArrayStore) -> dict[str, np.ndarray]:
+    values, curves = [], []
+    for target, rows in maps.rows:
+        stacked = torch.from_numpy(np.stack([map_of(store, row) for row in rows]))
+        context = bench.context(maps, target)
+        scores = job.metric.compute(stacked.to(bench.device), context, **job.options)
+        if scores.values.shape != (len(job.items),):
+            raise ScoreError(
+                f"{job.metric.name}: {tuple(scores.values.shape)} scores, "
+                f"need one for each of {len(job.items)} items"
+            )
+        values.append(scores.values.double().cpu().numpy())
+        if scores.curves is not None and len(scores.curves):
+            curves.append(scores.curves.assign(target=target))
+    result = {"values": np.stack(values)}
+    if curves:
+        table = pd.concat(curves)
+        result |= {name: table[name].to_numpy(str) for name in ("target", "item_id", "curve")}
+        result |= {name: table[name].to_numpy(float) for name in ("x", "y")}
+    job.shards.write(maps.shard, result)
+    return result
 
 
 class _Bench:
-    """Inputs, model and targets of a job, made when a metric first needs them."""
+    """Inputs, model and targets of jobs that differ in metric and methods alone."""
 
     def __init__(self, job: _Job) -> None:
         self.job = job
         self.device = torch.device(job.device)
         adapter, key, items = job.adapter, job.key, job.items
         clips = adapter.inputs(key, items)
-        axes = adapter.axes(key)
-        scale = axes.get("scale", {})
+        self.axes = adapter.axes(key)
+        scale = self.axes.get("scale", {})
         self.scale = (
             (float(scale["min"]), float(scale["max"])) if {"min", "max"} <= set(scale) else None
         )
@@ -376,6 +392,7 @@ class _Bench:
         self.n_classes: int | None = None
         self.fill = self.inputs
         self.caches: dict[str, dict[Any, Any]] = {}
+        self.own: dict[tuple[str, str, str], dict[Any, Any]] = {}
         self.baselines: dict[tuple[str, int], Tensor] = {}
         if job.metric.needs & {"predict", "explain"}:
             self.original = adapter.load(key).to(self.device)
@@ -399,16 +416,35 @@ class _Bench:
             )
         model, chosen = self.model, target or ClassLogit((0,))
 
-        def predict(edited: Tensor, rows: Tensor) -> Tensor:
+        def outputs(edited: Tensor) -> Tensor:
             if model is None:
                 raise ScoreError(
                     f"{job.metric.name}: predicts, but its registry row does not need `predict`"
                 )
-            return evaluate(model, edited, chosen, rows.to(edited.device))
+            with torch.no_grad():  # a prepared model is frozen
+                logits: Tensor = model(edited)
+            return logits
+
+        def predict(edited: Tensor, rows: Tensor) -> Tensor:
+            return chosen(outputs(edited), rows.to(edited.device))
+
+        def probabilities(edited: Tensor) -> Tensor:
+            return outputs(edited).double().softmax(1)
 
         def edit(inputs: Tensor, mask: Tensor, fill: Tensor) -> Tensor:
             return job.adapter.edit(job.key, inputs, mask, fill)
 
+        def listen(masks: Tensor) -> Tensor:
+            sounds = [
+                job.adapter.listen(job.key, item_id, mask.cpu())
+                for item_id, mask in zip(job.items.ids, masks, strict=True)
+            ]
+            return torch.from_numpy(np.stack([sound for sound in sounds if sound is not None]))
+
+        def analyse(waveforms: Tensor) -> Tensor:
+            return job.adapter.analyse(job.key, waveforms.cpu().numpy()).to(self.device)
+
+        of_classes = self.n_classes is not None and isinstance(chosen, ClassLogit)
         return Context(
             items=job.items,
             inputs=self.inputs,
@@ -419,9 +455,14 @@ class _Bench:
             masks=self.masks,
             item_seeds=self.seeds,
             scale=self.scale,
-            n_classes=self.n_classes if isinstance(chosen, ClassLogit) else None,
+            n_classes=self.n_classes if of_classes else None,
             explain=self._explainer(maps, chosen) if job.metric.explains else None,
             cache=self.caches.setdefault(name, {}),
+            own=self.own.setdefault((maps.method, maps.baseline, name), {}),
+            probabilities=probabilities if of_classes else None,
+            listen=listen if "audio" in job.metric.needs else None,
+            analyse=analyse if "audio" in job.metric.needs else None,
+            axes=self.axes,
         )
 
     def _explainer(self, maps: _Maps, target: Target) -> _Explainer:
@@ -467,23 +508,31 @@ class _Explainer:
     ) -> None:
         self._original, self._model = original, model
         self._method, self._baseline = methods.load(method), baseline
+        self._drawn: tuple[str, nn.Module] = ("trained", model)
         self._target, self._seeds, self._options, self._seed = target, seeds, options, seed
-        self.n_layers = len(layers(original))
+        self.n_layers, self.n_resettable = len(layers(original)), len(resettable(original))
 
     def __call__(
         self, inputs: Tensor, target: Target | None = None, weights: str = "trained"
     ) -> Tensor:
         model = self._model
         if weights != "trained":
-            k = int(weights.removeprefix("cascade:"))
-            model = prepared(cascade(self._original, k, self._seed), inputs[:1])
+            model = self._randomised(weights, inputs[:1])
         chosen = self._target if target is None else target
         return self._method(
             model, inputs, chosen, baseline=self._baseline, item_seeds=self._seeds, **self._options
         ).values.to(torch.float32)
 
+    def _randomised(self, weights: str, example: Tensor) -> nn.Module:
+        """Model with weights drawn anew; the last one is kept: noisy inputs follow each other."""
+        if self._drawn[0] != weights:
+            fresh = randomised(self._original, weights, self._seed)
+            self._drawn = (weights, prepared(fresh, example))
+        return self._drawn[1]
+
 
 def _columns(job: _Job, maps: _Maps) -> dict[str, Any]:
+    params = {name: value for name, value in job.options.items() if value is not None}
     return {
         "study": job.adapter.study,
         **job.key.as_row(),
@@ -491,7 +540,7 @@ def _columns(job: _Job, maps: _Maps) -> dict[str, Any]:
         "baseline": maps.baseline,
         "metric": job.metric.name,
         "fill": job.fill,
-        "metric_params": json.dumps(job.options, sort_keys=True),
+        "metric_params": json.dumps(params, sort_keys=True),
     }
 
 

@@ -7,15 +7,19 @@ and is counted, an exception fails the stage. Whatever does not depend on the at
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from sonolens.explain.contract import Items, Target
+from sonolens.explain.targets import ClassLogit
+from sonolens.intervene import spectral
 
 Direction = Literal["higher", "lower", "none"]
 
@@ -25,9 +29,14 @@ class ScoreError(ValueError):
 
 
 class Explainer(Protocol):
-    """The method under test, with its options, baseline and item seeds; see `Context.explain`."""
+    """The method under test, with its options, baseline and item seeds; see `Context.explain`.
+
+    n_layers        layers of the model with own parameters
+    n_resettable    modules that have `reset_parameters`: the layers Quantus counts
+    """
 
     n_layers: int
+    n_resettable: int
 
     def __call__(
         self, inputs: Tensor, target: Target | None = None, weights: str = "trained"
@@ -46,12 +55,19 @@ class Context:
     masks       named truth masks (batch, *shape), boolean; empty when there is no truth
     item_seeds  int64 (batch,)
     explain     (inputs, target or None, weights) -> attribution values (batch, *map shape) of the
-                method under test, same item seeds; `weights` is "trained" or "cascade:k" (the k
-                topmost layers with parameters drawn anew, 1 = the head alone); `explain.n_layers`
-                is the largest k
+                method under test, same item seeds; `weights` is "trained" or how they are drawn
+                anew, e.g. "cascade:1" for the head alone, see `cascade.randomised`
     scale       (silence, loudest) of the inputs' scale; None where the scale has no such ends
     n_classes   number of logits; None where the target is no class
     cache       results shared by all methods of this batch, filled by `shared`
+    own         results shared by metrics of one method, baseline and target, filled by `once`
+    probabilities
+                edited inputs (n, *shape) -> (n, n_classes), no gradient; None where the target is
+                no class
+    listen      masks (batch, freq, time) -> waveforms (batch, time) of the items with only the
+                cells of the mask; None where there is no way back to sound
+    analyse     waveforms (n, time) -> inputs (n, *shape), the study's front end
+    axes        physical axes of the inputs
     """
 
     items: Items
@@ -66,12 +82,64 @@ class Context:
     n_classes: int | None = None
     explain: Explainer | None = None
     cache: dict[Any, Any] = field(default_factory=dict)
+    own: dict[Any, Any] = field(default_factory=dict)
+    probabilities: Callable[[Tensor], Tensor] | None = None
+    listen: Callable[[Tensor], Tensor] | None = None
+    analyse: Callable[[Tensor], Tensor] | None = None
+    axes: dict[str, Any] = field(default_factory=dict)
 
     def shared(self, key: Any, make: Callable[[], Any]) -> Any:
         """`make()` once per batch for equal `key`, whatever the number of methods."""
         if key not in self.cache:
             self.cache[key] = make()
         return self.cache[key]
+
+    def once(self, key: Any, attributions: Tensor, make: Callable[[], Any]) -> Any:
+        """`make()` once for equal `key` and maps of a method, whatever the number of metrics."""
+        content = np.ascontiguousarray(attributions.detach().cpu().numpy())
+        full = (key, hashlib.md5(content.data, usedforsecurity=False).hexdigest())
+        if full not in self.own:
+            self.own[full] = make()
+        return self.own[full]
+
+    def classes(self, metric: str) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+        """`probabilities`, and the class of each item, shape (batch,).
+
+        Raises
+        ------
+        ScoreError
+            The target is no class.
+        """
+        if self.probabilities is None or not isinstance(self.target, ClassLogit):
+            raise ScoreError(
+                f"{metric}: target {type(self.target).__name__}; needs a class logit, since it "
+                "compares probabilities"
+            )
+        return self.probabilities, torch.tensor(self.target.class_index)
+
+    def resynthesise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (batch, *shape) of the sound that a map keeps, and of the sound it leaves over.
+
+        The soft mask M is the positive part over its 99 % quantile, clipped to [0, 1]; the
+        recording's complex spectrum times M (or 1 - M), phase kept, becomes a waveform and passes
+        the front end once more.
+
+        Parameters
+        ----------
+        maps, shape=(batch, [channel,] freq, time)
+            Signed maps on the axes of the inputs.
+
+        Raises
+        ------
+        ScoreError
+            No way back to sound, or maps on other axes.
+        """
+        if self.listen is None or self.analyse is None:
+            raise ScoreError("no way from a map back to sound; the metric needs `audio`")
+        planes = flat_map(maps, self.inputs).view(len(maps), *self.inputs.shape[-2:])
+        masks = torch.stack([spectral.top_share(plane) for plane in planes])
+        kept, removed = (self.analyse(self.listen(mask)) for mask in (masks, 1 - masks))
+        return kept, removed
 
 
 @dataclass(frozen=True)
@@ -92,7 +160,8 @@ class Metric(Protocol):
 class MetricInfo:
     """Registry row of a metric.
 
-    needs       subset of {draws, predict, explain, mask, audio}
+    needs       subset of {draws, predict, explain, mask, audio, time}; data without truth masks,
+                without a way back to sound, or whose last axis is not time have no such scores
     options     every option a user may set, with its default
     fixed       options that make this row differ from another of the same module
     """
@@ -166,8 +235,22 @@ def flat_mask(context: Context, name: str | None) -> Tensor | None:
 
 
 def positive(attributions: Tensor, context: Context) -> Tensor:
-    """Positive part of the maps as (batch, cells): what speaks for the target can lie in a mask."""
-    return flat_map(attributions, context.inputs).clamp_min(0)
+    """Positive part of the maps as (batch, cells), on the CPU: what speaks for the target."""
+    return flat_map(attributions, context.inputs).clamp_min(0).cpu()
+
+
+def signed_and_truth(
+    attributions: Tensor, context: Context, mask: str | None
+) -> tuple[Tensor, Tensor] | None:
+    """Maps and truth mask, (batch, cells) both, on the CPU; None where there is no truth.
+
+    Raises
+    ------
+    ScoreError
+        Unknown mask, or a map on other axes than the input.
+    """
+    truth = flat_mask(context, mask)
+    return None if truth is None else (flat_map(attributions, context.inputs).cpu(), truth.cpu())
 
 
 def undefined(attributions: Tensor) -> Tensor:

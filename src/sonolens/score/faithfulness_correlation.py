@@ -14,27 +14,25 @@ explanations. IJCAI, equation 1.
 
 from __future__ import annotations
 
-from typing import Literal
-
-import numpy as np
-import torch
 from torch import Tensor
 
-from sonolens import rng
+from sonolens.score import coalitions
+from sonolens.score.compat import Compat, as_quantus, scaled
 from sonolens.score.contract import Context, ScoreError, Scores, flat_map
 from sonolens.score.similarity import pearson
-from sonolens.store import batches
 
 
 def score(
     attributions: Tensor,
     context: Context,
     *,
-    mode: Literal["patch", "scattered"] = "patch",
+    mode: coalitions.Mode = "patch",
     n_coalitions: int = 100,
     n_patches: int = 8,
     subset_size: int = 8,
     batch_size: int = 64,
+    compat: Compat = None,
+    legacy_seed: int | None = None,
 ) -> Scores:
     """Faithfulness correlation of each item.
 
@@ -54,6 +52,10 @@ def score(
         Patches or cells in a coalition, at most half of all.
     batch_size
         Inputs per call of the model.
+    compat
+        ``quantus``: exactly `subset_size` scattered cells become the smallest value of the item.
+    legacy_seed
+        Of the draws with `compat`, see `compat.legacy_generator`.
 
     Returns
     -------
@@ -63,69 +65,36 @@ def score(
     Raises
     ------
     ScoreError
-        The map does not live on the input's axes, or fewer than 3 coalitions.
+        The map does not live on the input's axes, fewer than 3 coalitions, or `compat` with
+        patches, without a seed, or with as many cells as the input has.
     """
     if n_coalitions < 3:
         raise ScoreError(f"n_coalitions: found {n_coalitions}, need at least 3 for a correlation")
-    maps = flat_map(attributions, context.inputs)
-    plane = tuple(context.inputs.shape[2 if context.inputs.ndim >= 4 else 1 :])
-    labels = _grid(plane, n_patches) if mode == "patch" else torch.arange(maps.shape[1])
-    key = ("faithfulness", mode, n_coalitions, n_patches, subset_size, batch_size)
-    members, drops = context.shared(
-        key,
-        lambda: _coalitions_and_drops(
-            context, labels, plane, n_coalitions, subset_size, batch_size
-        ),
-    )
-    n_groups = members.shape[2]
-    sums = torch.zeros(len(maps), n_groups, dtype=torch.float64)
-    sums.scatter_add_(1, labels.expand(len(maps), -1), maps.cpu())
-    sigma = torch.stack([member.double() @ one for member, one in zip(members, sums, strict=True)])
-    return Scores(pearson(sigma, drops))
-
-
-def _grid(plane: tuple[int, ...], n_patches: int) -> Tensor:
-    """Patch number of every cell, (cells,)."""
-    labels = torch.zeros(plane, dtype=torch.int64)
-    for axis, size in enumerate(plane):
-        n_parts = min(n_patches, size)
-        part = torch.arange(size) * n_parts // size
-        labels = labels * n_parts + part.view(
-            [-1 if axis == other else 1 for other in range(len(plane))]
+    if as_quantus(compat, f"faithfulness_{mode}"):
+        return Scores(
+            _quantus(
+                attributions, context, mode, n_coalitions, subset_size, batch_size, legacy_seed
+            )
         )
-    return labels.flatten()
+    maps = flat_map(attributions, context.inputs).cpu()
+    drawn = coalitions.draw(context, mode, n_coalitions, n_patches, subset_size, batch_size)
+    return Scores(pearson(drawn.sums(maps), drawn.drops))
 
 
-def _coalitions_and_drops(
+def _quantus(
+    attributions: Tensor,
     context: Context,
-    labels: Tensor,
-    plane: tuple[int, ...],
+    mode: coalitions.Mode,
     n_coalitions: int,
     subset_size: int,
     batch_size: int,
-) -> tuple[Tensor, Tensor]:
-    """Membership (batch, R, groups), boolean, and drops (batch, R); items never share a call."""
-    n_groups = int(labels.max()) + 1
-    size = max(1, min(subset_size, n_groups // 2))
-    inputs = context.inputs
-    members, drops = [], []
-    for item in range(len(inputs)):
-        generator = rng.numpy_generator(int(context.item_seeds[item]), "faithfulness")
-        chosen = np.argpartition(generator.random((n_coalitions, n_groups)), size - 1, axis=1)[
-            :, :size
-        ]
-        member = torch.zeros(n_coalitions, n_groups, dtype=torch.bool)
-        member.scatter_(1, torch.from_numpy(chosen), True)
-        masks = member[:, labels].view(n_coalitions, *[1] * (inputs.ndim - 1 - len(plane)), *plane)
-        whole = context.predict(inputs[[item]], torch.tensor([item]))
-        values = []
-        for chunk in batches(n_coalitions, batch_size):
-            n = len(chunk)
-            mask = masks[chunk.start : chunk.stop].to(inputs).expand(n, *inputs.shape[1:])
-            original = inputs[item].expand(n, *inputs.shape[1:])
-            fill = context.fill[item].expand(n, *inputs.shape[1:])
-            edited = context.edit(original, mask, fill)
-            values.append(context.predict(edited, torch.full((n,), item)))
-        members.append(member)
-        drops.append((whole.double() - torch.cat(values).double()).cpu())
-    return torch.stack(members), torch.stack(drops)
+    seed: int | None,
+) -> Tensor:
+    if mode != "scattered" or subset_size >= context.inputs[0].numel():
+        raise ScoreError(
+            f"faithfulness_{mode}: compat quantus removes scattered cells, fewer than the input "
+            f"has; found {subset_size} of {context.inputs[0].numel()}"
+        )
+    drawn = coalitions.draw_quantus(context, n_coalitions, subset_size, batch_size, seed)
+    maps = scaled(attributions).expand(context.inputs.shape).flatten(1)
+    return pearson(drawn.sums(maps), drawn.drops)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sonolens.score.contract import Context, Scores, flat_mask, positive, undefined
+from sonolens.score.contract import Context, Scores, signed_and_truth, undefined
 
 
 def score(
@@ -41,11 +41,11 @@ def score(
     ScoreError
         Unknown mask, or a map on other axes than the input.
     """
-    truth = flat_mask(context, mask)
-    if truth is None:
+    found = signed_and_truth(attributions, context, mask)
+    if found is None:
         return Scores(undefined(attributions))
-    maps = positive(attributions, context).cpu()
-    truth = _widened(truth.cpu(), context.inputs.shape, tolerance_cells)
+    maps = found[0].clamp_min(0)
+    truth = _widened(found[1], context.inputs.shape, tolerance_cells)
     strongest = maps == maps.amax(1, keepdim=True)
     share = (strongest & truth).sum(1).double() / strongest.sum(1)
     return Scores(torch.where((maps.amax(1) > 0) & truth.any(1), share, torch.nan))

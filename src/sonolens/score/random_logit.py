@@ -13,13 +13,15 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from sonolens.explain.targets import ClassLogit
-from sonolens.score.contract import Context, ScoreError, Scores
-from sonolens.score.similarity import cosine, spearman, ssim
+from sonolens.score.compat import QUANTUS_SEED, Compat, as_quantus, scaled
+from sonolens.score.contract import Context, Explainer, ScoreError, Scores
+from sonolens.score.similarity import cosine, spearman, ssim, unscaled_ssim
 
 
 def score(
@@ -27,6 +29,7 @@ def score(
     context: Context,
     *,
     similarity: Literal["ssim", "cosine", "spearman"] = "ssim",
+    compat: Compat = None,
 ) -> Scores:
     """Mean similarity with the maps of all other classes.
 
@@ -39,6 +42,9 @@ def score(
     similarity
         ``ssim`` of the maps (window 7, each scaled by its largest magnitude), ``cosine``, or
         ``spearman`` of the magnitudes. The other two are in the curves.
+    compat
+        ``quantus``: one other class drawn after `np.random.seed(42)`, SSIM along the flattened
+        maps, each batch of maps scaled by its largest magnitude; no curves.
 
     Returns
     -------
@@ -52,27 +58,46 @@ def score(
         The target is no class, or there is no other class.
     """
     target, n_classes = context.target, context.n_classes
-    if (
-        context.explain is None
-        or not isinstance(target, ClassLogit)
-        or n_classes is None
-        or n_classes < 2
-    ):
+    explain = context.explain
+    if explain is None or not isinstance(target, ClassLogit) or n_classes is None or n_classes < 2:
         raise ScoreError(
             f"random_logit: target {type(target).__name__} with {n_classes} classes; "
             "needs a class logit of at least two"
         )
+    if as_quantus(compat, "random_logit"):
+        return Scores(_quantus(attributions, context, explain, target, n_classes))
+    table, others = context.once(
+        "random_logit",
+        attributions,
+        lambda: _all_classes(attributions, context, explain, target, n_classes),
+    )
+    return Scores(table[similarity].nanmean(1), _curves(context, table, others))
+
+
+def _all_classes(
+    attributions: Tensor, context: Context, explain: Explainer, target: ClassLogit, n_classes: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Similarities with every other class, (batch, n_classes - 1) each, and those classes."""
     classes = torch.tensor(target.class_index)
     found: dict[str, list[Tensor]] = {"ssim": [], "cosine": [], "spearman": []}
     others = []
     for shift in range(1, n_classes):
         other = (classes + shift) % n_classes
-        maps = context.explain(context.inputs, ClassLogit(tuple(other.tolist())))
+        maps = explain(context.inputs, ClassLogit(tuple(other.tolist())))
         for name, values in _similarities(attributions.cpu(), maps.cpu()).items():
             found[name].append(values)
         others.append(other)
-    table = {name: torch.stack(values, 1) for name, values in found.items()}
-    return Scores(table[similarity].nanmean(1), _curves(context, table, torch.stack(others, 1)))
+    return {name: torch.stack(values, 1) for name, values in found.items()}, torch.stack(others, 1)
+
+
+def _quantus(
+    attributions: Tensor, context: Context, explain: Explainer, target: ClassLogit, n_classes: int
+) -> Tensor:
+    generator = np.random.RandomState(QUANTUS_SEED)
+    drawn = torch.from_numpy(generator.randint(0, n_classes - 1, len(attributions)))
+    other = drawn + (drawn >= torch.tensor(target.class_index))
+    maps = explain(context.inputs, ClassLogit(tuple(other.tolist())))
+    return unscaled_ssim(scaled(attributions).flatten(1), scaled(maps).flatten(1))
 
 
 def _similarities(first: Tensor, second: Tensor) -> dict[str, Tensor]:

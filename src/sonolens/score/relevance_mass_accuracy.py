@@ -12,10 +12,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sonolens.score.contract import Context, Scores, flat_mask, positive, undefined
+from sonolens.score.compat import Compat, as_quantus, scaled
+from sonolens.score.contract import Context, Scores, signed_and_truth, undefined
 
 
-def score(attributions: Tensor, context: Context, *, mask: str | None = None) -> Scores:
+def score(
+    attributions: Tensor, context: Context, *, mask: str | None = None, compat: Compat = None
+) -> Scores:
     """Mass accuracy of each item.
 
     Parameters
@@ -26,6 +29,8 @@ def score(attributions: Tensor, context: Context, *, mask: str | None = None) ->
         Needs `masks`.
     mask
         Name of the truth mask; may be None when there is one.
+    compat
+        ``quantus``: the map with its signs, so that a score may be any number.
 
     Returns
     -------
@@ -37,11 +42,16 @@ def score(attributions: Tensor, context: Context, *, mask: str | None = None) ->
     ScoreError
         Unknown mask, or a map on other axes than the input.
     """
-    truth = flat_mask(context, mask)
-    if truth is None:
+    found = signed_and_truth(attributions, context, mask)
+    if found is None:
         return Scores(undefined(attributions))
-    maps = positive(attributions, context).cpu()
+    maps, truth = found
+    if as_quantus(compat, "relevance_mass_accuracy"):
+        signed = scaled(maps).numpy()  # a sum near zero hangs on the order of adding up: NumPy's
+        share = torch.from_numpy((signed * truth.numpy()).sum(1) / signed.sum(1))
+        return Scores(torch.where(truth.any(1), share, torch.nan))
+    maps = maps.clamp_min(0)
     total = maps.sum(1)
-    inside = (maps * truth.cpu()).sum(1)
-    defined = (total > 0) & truth.cpu().any(1)
+    inside = (maps * truth).sum(1)
+    defined = (total > 0) & truth.any(1)
     return Scores(torch.where(defined, inside / total, torch.nan))

@@ -8,12 +8,17 @@ evaluation of neural network explanations. Information Fusion 81, section 3.3, e
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from sonolens.score.contract import Context, Scores, flat_mask, positive, undefined
+from sonolens.score.compat import Compat, as_quantus, scaled
+from sonolens.score.contract import Context, Scores, signed_and_truth, undefined
 
 
-def score(attributions: Tensor, context: Context, *, mask: str | None = None) -> Scores:
+def score(
+    attributions: Tensor, context: Context, *, mask: str | None = None, compat: Compat = None
+) -> Scores:
     """Rank accuracy of each item; chance is the mask's share of the map.
 
     The positive part of the map is ranked. Cells that tie at the K-th place share it: the score is
@@ -27,6 +32,8 @@ def score(attributions: Tensor, context: Context, *, mask: str | None = None) ->
         Needs `masks`.
     mask
         Name of the truth mask; may be None when there is one.
+    compat
+        ``quantus``: the map with its signs is ranked, and NumPy's argsort decides between ties.
 
     Returns
     -------
@@ -38,11 +45,12 @@ def score(attributions: Tensor, context: Context, *, mask: str | None = None) ->
     ScoreError
         Unknown mask, or a map on other axes than the input.
     """
-    truth = flat_mask(context, mask)
-    if truth is None:
+    found = signed_and_truth(attributions, context, mask)
+    if found is None:
         return Scores(undefined(attributions))
-    maps = positive(attributions, context).cpu()
-    truth = truth.cpu()
+    if as_quantus(compat, "relevance_rank_accuracy"):
+        return Scores(_signed(*found))
+    maps, truth = found[0].clamp_min(0), found[1]
     scores = undefined(attributions)
     for row, (values, wanted) in enumerate(zip(maps, truth, strict=True)):
         n_wanted = int(wanted.sum())
@@ -56,3 +64,10 @@ def score(attributions: Tensor, context: Context, *, mask: str | None = None) ->
         ).sum().double() / tied.sum()
         scores[row] = hits / n_wanted
     return Scores(scores)
+
+
+def _signed(maps: Tensor, truth: Tensor) -> Tensor:
+    order = torch.from_numpy(np.argsort(-scaled(maps).numpy(), axis=1))
+    n_wanted = truth.sum(1)
+    first = torch.arange(truth.shape[1]) < n_wanted[:, None]
+    return (truth.gather(1, order) & first).sum(1).double() / n_wanted

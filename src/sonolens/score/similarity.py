@@ -66,15 +66,24 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
     Tensor, shape=(batch,), in [-1, 1]
         Mean over all windows that lie inside; NaN when a map is zero everywhere.
     """
-    first, second = (_scaled(maps.double())[:, None] for maps in (first, second))
+    return unscaled_ssim(_scaled(first.double()), _scaled(second.double()))
+
+
+def unscaled_ssim(first: Tensor, second: Tensor) -> Tensor:
+    """As `ssim` for maps as they are; vectors (batch, n) get a window of 7 along themselves."""
+    n_axes = first.ndim - 1
+    first, second = (
+        maps.double().reshape(len(maps), 1, -1, maps.shape[-1]) for maps in (first, second)
+    )
     pair = torch.cat([first, second], 1).flatten(1)
     data_range = (pair.amax(1) - pair.amin(1)).view(-1, 1, 1, 1)
-    window = min(SSIM_WINDOW, *first.shape[2:])
+    window = min(SSIM_WINDOW, *first.shape[-n_axes:])
     window -= 1 - window % 2
-    n_cells = window**2
+    n_cells = window**n_axes
+    kernel = (window if n_axes == 2 else 1, window)
 
     def mean(values: Tensor) -> Tensor:
-        return functional.avg_pool2d(values, window, stride=1)
+        return functional.avg_pool2d(values, kernel, stride=1)
 
     mean1, mean2 = mean(first), mean(second)
     unbiased = n_cells / (n_cells - 1) if n_cells > 1 else 1.0

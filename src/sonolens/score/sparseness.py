@@ -12,14 +12,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sonolens.score.compat import Compat, as_quantus, scaled
 from sonolens.score.contract import Context, Scores, undefined
 
 
-def score(attributions: Tensor, context: Context) -> Scores:
+def score(attributions: Tensor, context: Context, *, compat: Compat = None) -> Scores:
     """Gini index of each item, sum_j (2 j - n - 1) v_j / (n sum v), v sorted from small to large.
 
-    Every map is taken by itself, so a score does not depend on the other items; Quantus normalises
-    by the largest value of the whole array and adds 1e-7.
+    Every map is taken by itself, so a score does not depend on the other items.
 
     Parameters
     ----------
@@ -27,6 +27,8 @@ def score(attributions: Tensor, context: Context) -> Scores:
         Signed maps.
     context
         Not read.
+    compat
+        ``quantus``: magnitudes over the largest of the whole array, plus 1e-7.
 
     Returns
     -------
@@ -38,6 +40,8 @@ def score(attributions: Tensor, context: Context) -> Scores:
     >>> score(torch.tensor([[0.0, 0.0, 0.0, 5.0], [1.0, 1.0, 1.0, 1.0]]), None).values.tolist()
     [0.75, 0.0]
     """
+    if as_quantus(compat, "sparseness"):
+        attributions = scaled(attributions).abs() + 1e-7
     sizes = attributions.double().flatten(1).abs().cpu().sort(1).values
     n_cells = sizes.shape[1]
     weights = 2 * torch.arange(1, n_cells + 1, dtype=torch.float64) - n_cells - 1

@@ -108,6 +108,10 @@ class DigitsAdapter:
         mel = front_end(self.params, size_of(key.cell))
         return spectral.keep(self.window(key, item_id), mask, mel)
 
+    def analyse(self, key: CellKey, waveforms: np.ndarray) -> Tensor:
+        """Windows (n, n_samples) to log-mel, the level of each anew as `reference` says."""
+        return front_end(self.params, size_of(key.cell))(torch.from_numpy(waveforms))
+
     def window(self, key: CellKey, item_id: str) -> np.ndarray:
         """The waveform that the cell's features were made of, shape=(n_samples,)."""
         mel = front_end(self.params, size_of(key.cell))
