@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from sonolens.report.figures import sheet
-from sonolens.score.tables import method_label
+from sonolens.score.tables import method_label, rows_of
 
 SMALL, TINY = 8, 7  # points
 ARROWS = {"higher": "↑", "lower": "↓"}
@@ -51,7 +51,7 @@ def label(method: str, baseline: str = "none") -> str:
 def metric_label(metric: str, direction: str | None = None, width: int = 18) -> str:
     """Name of a metric with an arrow towards the better end, broken into lines."""
     arrow = f"\N{NO-BREAK SPACE}{ARROWS[direction]}" if direction in ARROWS else ""
-    return "\n".join(textwrap.wrap(metric.replace("_", " ") + arrow, width))
+    return "\n".join(textwrap.wrap(metric.replace("_", " ") + arrow, width, break_long_words=False))
 
 
 def leaderboard(board: pd.DataFrame, path: Path, *, controls: Collection[str] = CONTROLS) -> None:
@@ -76,7 +76,7 @@ def leaderboard(board: pd.DataFrame, path: Path, *, controls: Collection[str] = 
     height = lines * (0.27 * tallest + 1.1) + 0.6
     with sheet(path, lines, columns, 7.4 * columns + 0.4, height) as axes:
         for ax, ((study, corpus, cell), table) in zip(axes.flat, panels, strict=False):
-            _board_panel(ax, table, f"{corpus.replace('_', ' ')}, {cell} ({study})", controls)
+            _board_panel(ax, table, f"{str(corpus).replace('_', ' ')}, {cell} ({study})", controls)
         for ax in axes.flat[len(panels) :]:
             ax.set_visible(False)
         variants = [name for name in board["variant"].unique() if name != "trained"]
@@ -106,13 +106,13 @@ def _rows_of(table: pd.DataFrame) -> pd.DataFrame:
 
 def _board_panel(ax: plt.Axes, table: pd.DataFrame, title: str, controls: Collection[str]) -> None:
     rows = _rows_of(table)
-    places = {(row.method, row.baseline): place for place, row in enumerate(rows.itertuples())}
+    places = {pair: place for place, pair in enumerate(_pairs(rows))}
     trained = table[table["variant"] == "trained"]
     others = [name for name in table["variant"].unique() if name != "trained"]
     for at, variant in enumerate(["trained", *others]):
-        for row in table[table["variant"] == variant].itertuples():
-            colour = CONTROL_COLOUR if row.method in controls else "C0"
-            place = places[row.method, row.baseline] + 0.22 * at
+        for row in rows_of(table[table["variant"] == variant]):
+            colour = CONTROL_COLOUR if row["method"] in controls else "C0"
+            place = places[row["method"], row["baseline"]] + 0.22 * at
             _interval(ax, row, place, colour, MARKERS[at], hollow=variant != "trained")
     first = table.iloc[0]
     if not np.isnan(first["chance"]):
@@ -125,14 +125,14 @@ def _board_panel(ax: plt.Axes, table: pd.DataFrame, title: str, controls: Collec
         if len(own) and own["value"].notna().any():
             best = own.sort_values("rank", kind="stable")["value"].iloc[0]
             ax.axvline(best, color=colour, ls=style, lw=1.2, zorder=0)
-    names = [label(row.method, row.baseline) for row in rows.itertuples()]
+    names = [label(row["method"], row["baseline"]) for row in rows_of(rows)]
     ax.set_yticks(range(len(rows)), names, fontsize=SMALL)
     for text, method in zip(ax.get_yticklabels(), rows["method"], strict=True):
         if method in controls:
             text.set_color(CONTROL_COLOUR)
     ax.set_ylim(len(rows) - 0.4 + 0.22 * len(others), -0.6)
     verdicts = ax.secondary_yaxis("right")
-    verdicts.set_yticks(range(len(rows)), [_verdict(row) for row in rows.to_dict("records")])
+    verdicts.set_yticks(range(len(rows)), [_verdict(row) for row in rows_of(rows)])
     verdicts.tick_params(length=0, labelsize=TINY, colors=CONTROL_COLOUR)
     n_person, n_item = (
         int(trained[name].max()) if len(trained) else 0 for name in ("n_person", "n_item")
@@ -143,18 +143,24 @@ def _board_panel(ax: plt.Axes, table: pd.DataFrame, title: str, controls: Collec
     ax.grid(axis="x", alpha=0.25)
 
 
-def _verdict(row: Mapping[str, object]) -> str:
+def _verdict(row: Mapping[str, Any]) -> str:
     """Beside a row: whether it beats energy, and the share of undefined scores if there is any."""
     parts = [VERDICTS.get(str(row["beats_energy"]), "")]
-    share = float(str(row["share_nan"]))
+    share = row["share_nan"]
     parts += [f"{100 * share:.0f} % undefined" if share >= 0.005 else ""]
     return ", ".join(part for part in parts if part)
 
 
 def _interval(
-    ax: plt.Axes, row: object, place: float, colour: str, marker: str, *, hollow: bool = False
+    ax: plt.Axes,
+    row: Mapping[str, Any],
+    place: float,
+    colour: str,
+    marker: str,
+    *,
+    hollow: bool = False,
 ) -> None:
-    value, low, high = (getattr(row, name) for name in ("value", "ci_low", "ci_high"))
+    value, low, high = (row[name] for name in ("value", "ci_low", "ci_high"))
     bars = np.nan_to_num([[value - low], [high - value]]).clip(min=0)
     ax.errorbar(
         [value], [place], xerr=bars, fmt=marker, ms=5, capsize=2.5, lw=1.2, color=colour,
@@ -191,27 +197,28 @@ def rank_heatmap(table: pd.DataFrame, directions: Mapping[str, str], path: Path)
     named = table.assign(
         row=[label(*pair) for pair in zip(table["method"], table["baseline"], strict=True)]
     )
-    ranks = named.pivot(index="row", columns="metric", values="rank")
-    ranks = ranks[[metric for metric in directions if metric in ranks]]
-    ranks = ranks.loc[ranks.mean(axis=1).sort_values(kind="stable").index]
-    values = named.pivot(index="row", columns="metric", values="value").loc[
-        ranks.index, ranks.columns
-    ]
+    metrics = _of(directions, table["metric"])
+    wide, shown = (
+        named.pivot(index="row", columns="metric", values=part)[metrics].astype(float)
+        for part in ("rank", "value")
+    )
+    names = list(wide.mean(axis=1).sort_values(kind="stable").index)
+    ranks, values = wide.loc[names].to_numpy(), shown.loc[names].to_numpy()
     n_rows, n_columns = ranks.shape
     with sheet(path, 1, 1, 0.95 * n_columns + 3.4, 0.33 * n_rows + 1.6) as axes:
         ax = axes[0, 0]
         image = ax.imshow(ranks, cmap="viridis_r", vmin=1, vmax=max(n_rows, 2), aspect="auto")
         for row, column in np.ndindex(n_rows, n_columns):
-            rank = ranks.iat[row, column]
+            rank = ranks[row, column]
             if np.isnan(rank):
                 continue
-            missing = np.isnan(values.iat[row, column])
+            missing = np.isnan(values[row, column])
             ax.text(
                 column, row, f"{rank:g} –" if missing else f"{rank:g}", ha="center", va="center",
                 fontsize=SMALL, color="white" if rank > 0.45 * n_rows else "black",
             )  # fmt: skip
-        ax.set_yticks(range(n_rows), ranks.index, fontsize=SMALL)
-        heads = [metric_label(metric, directions[metric], 12) for metric in ranks.columns]
+        ax.set_yticks(range(n_rows), names, fontsize=SMALL)
+        heads = [metric_label(metric, directions[metric], 12) for metric in metrics]
         ax.set_xticks(range(n_columns), heads, fontsize=TINY)
         ax.xaxis.tick_top()
         ax.tick_params(length=0)
@@ -438,7 +445,8 @@ def _violin(ax: plt.Axes, values: np.ndarray, place: float, colour: str) -> None
         parts = ax.violinplot(
             values, positions=[place], orientation="horizontal", widths=0.85, showextrema=False
         )
-        for body in parts["bodies"]:
+        bodies: Any = parts["bodies"]
+        for body in bodies:
             body.set(facecolor=colour, alpha=0.35, edgecolor=colour)
     if len(values):
         low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
@@ -463,23 +471,20 @@ def baseline_matrix(
         Ends of the diverging colours.
     """
     rows, columns = list(dict.fromkeys(table["baseline"])), list(dict.fromkeys(table["fill"]))
-    cells = {(row.baseline, row.fill): row for row in table.itertuples()}
-    values = np.array(
-        [[getattr(cells.get((a, b)), "value", np.nan) for b in columns] for a in rows]
-    )
+    cells = {(row["baseline"], row["fill"]): row for row in rows_of(table)}
+    nothing: dict[str, Any] = {"value": np.nan}
+    values = np.array([[cells.get((a, b), nothing)["value"] for b in columns] for a in rows])
     with sheet(path, 1, 1, 1.25 * len(columns) + 2.8, 0.55 * len(rows) + 1.5) as axes:
         ax = axes[0, 0]
         image = ax.imshow(values, cmap="RdBu_r", vmin=limits[0], vmax=limits[1], aspect="auto")
-        for (at, first), (to, second) in (
-            (a, b) for a in enumerate(rows) for b in enumerate(columns)
-        ):
-            if (cell := cells.get((first, second))) is None:
-                continue
-            strong = abs(cell.value - np.mean(limits)) > 0.3 * np.ptp(limits)
+        for (first, second), cell in cells.items():
+            at, to = rows.index(first), columns.index(second)
+            strong = abs(cell["value"] - np.mean(limits)) > 0.3 * np.ptp(limits)
             colour = "white" if strong else "black"
-            ax.text(to, at - 0.12, _signed(f"{cell.value:.2f}"), ha="center", va="center",
+            low, high = cell["ci_low"], cell["ci_high"]
+            ax.text(to, at - 0.12, _signed(f"{cell['value']:.2f}"), ha="center", va="center",
                     fontsize=SMALL + 1, color=colour)  # fmt: skip
-            ax.text(to, at + 0.24, _signed(f"[{cell.ci_low:.2f}, {cell.ci_high:.2f}]"), ha="center",
+            ax.text(to, at + 0.24, _signed(f"[{low:.2f}, {high:.2f}]"), ha="center",
                     va="center", fontsize=6.5, color=colour)  # fmt: skip
         ax.set_yticks(range(len(rows)), [label(name) for name in rows], fontsize=SMALL)
         ax.set_xticks(range(len(columns)), [label(name) for name in columns], fontsize=SMALL)
@@ -562,8 +567,9 @@ def person_strip(
             ax.plot(x, own["value"], color=f"C{group % 10}", lw=0.5, alpha=0.3, zorder=1)
             ax.plot(x, own["value"], MARKERS[group % len(MARKERS)], ms=4, alpha=0.75,
                     color=f"C{group % 10}", mew=0, zorder=2)  # fmt: skip
-        for place, own in table.groupby("place"):
-            ax.plot([place - 0.3, place + 0.3], [own["value"].mean()] * 2, color="black", lw=1.8)
+        for place in range(len(pairs)):
+            mean = table[table["place"] == place]["value"].mean()
+            ax.hlines(mean, place - 0.3, place + 0.3, color="black", lw=1.8)
         names = [label(*pair) for pair in pairs]
         ax.set_xticks(range(len(pairs)), [_broken(name, 12) for name in names], fontsize=TINY)
         ax.set_ylabel(metric_label(metric, direction, 40), fontsize=SMALL)
@@ -628,4 +634,4 @@ def _signed(text: str) -> str:
 
 
 def _broken(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(text, width))
+    return "\n".join(textwrap.wrap(text, width, break_long_words=False))

@@ -7,11 +7,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from sonolens import stats
-from sonolens.score.tables import CELL_COLUMNS, score_table
+from sonolens.score.tables import CELL_COLUMNS, compare, rows_of, score_table, with_ranks
 from sonolens.studies.overview.params import Report
 
 # Methods of one corpus and cell, explained on one kind of model and judged by one metric.
@@ -27,6 +26,10 @@ COLUMNS = (
     *("difference_ci_high", "n_person_paired", "rank_biserial", "p", "p_holm"),
     *("smallest_p_holm", "share_nan"),
 )
+
+
+class OverviewError(ValueError):
+    """Scores of a study cannot be compared; the message says why."""
 
 
 def leaderboard(
@@ -57,6 +60,13 @@ def leaderboard(
     asked = scores[
         (scores["protocol"] == report.protocol) & scores["metric"].isin(list(report.metrics))
     ]
+    if asked["corpus"].isna().any():
+        lost = asked[asked["corpus"].isna()].iloc[0]
+        raise OverviewError(
+            f"{lost['study']}, {lost['cell']}: {lost['item_id']} has a score of {lost['metric']} "
+            f"but is not in data/{lost['study']}/prepare/manifest.parquet; run "
+            f"`dvc repro {lost['study']}-score`"
+        )
     options = {"seed": seed, "level": report.level, "n_resamples": report.n_resamples}
     boards = [
         _board(key, table, summaries[str(key[0])], report, options)
@@ -82,60 +92,33 @@ def _board(
 ) -> pd.DataFrame:
     named = dict(zip(BOARD, key, strict=True))
     direction = report.metrics[named["metric"]]
-    rows = score_table(scores, **options).drop(columns=[*CELL_COLUMNS, "metric", "metric_params"])
-    rows["rank"], _ = stats.directed_ranks(rows["value"].to_numpy(), direction)
+    rows = with_ranks(score_table(scores, **options), report.metrics)
     rows["share_nan"] = rows["n_nan"] / (rows["n_nan"] + rows["n_score"])
-    rows = rows.assign(
-        **named, direction=direction, n_ranked=len(rows), chance=_chance(named, summary)
+    rows = rows.drop(columns=CELL_COLUMNS[1]).assign(
+        **named, direction=direction, chance=_chance(named, summary)
     )
     by_row = {pair: table for pair, table in scores.groupby(ROW, sort=False)}
     energy = rows[rows["method"] == report.energy].sort_values("rank", kind="stable")
-    if energy.empty:
+    methods = rows[~rows["method"].isin([report.energy, *report.controls])]
+    if energy.empty or methods.empty:
         return rows.reindex(columns=list(COLUMNS))
     best = str(energy["baseline"].iloc[0])
     tests = pd.DataFrame(
         [
-            {}
-            if method in (report.energy, *report.controls)
-            else _against(by_row[method, baseline], by_row[report.energy, best], direction, options)
-            for method, baseline in zip(rows["method"], rows["baseline"], strict=True)
+            compare(by_row[pair], by_row[report.energy, best], direction=direction, **options)
+            for pair in zip(methods["method"], methods["baseline"], strict=True)
         ],
-        index=rows.index,
+        index=methods.index,
     )
-    rows = rows.join(tests)
-    if tests.empty or "p" not in tests:
-        return rows.reindex(columns=list(COLUMNS))
-    tested = rows["p"].notna()
-    rows["p_holm"] = stats.holm(rows["p"].to_numpy())
-    rows["smallest_p_holm"] = (rows["smallest_p"] * int(tested.sum())).clip(upper=1)
-    rows["energy_baseline"] = np.where(tested, best, None)
-    alpha = 1 - report.level
-    rows["beats_energy"] = [
-        _verdict(row["difference"], row["p_holm"], row["smallest_p_holm"], alpha)
-        for row in rows.to_dict("records")
+    tests["p_holm"] = stats.holm(tests["p"].to_numpy())
+    n_test = int(tests["p"].notna().sum())
+    tests["smallest_p_holm"] = (tests["smallest_p"] * n_test).clip(upper=1)
+    tests["energy_baseline"] = best
+    tests["beats_energy"] = [
+        _verdict(row["difference"], row["p_holm"], row["smallest_p_holm"], 1 - report.level)
+        for row in rows_of(tests)
     ]
-    return rows.reindex(columns=list(COLUMNS))
-
-
-def _against(
-    own: pd.DataFrame, energy: pd.DataFrame, direction: stats.Direction, options: dict[str, Any]
-) -> dict[str, Any]:
-    """Paired comparison on the same items, folds and training seeds."""
-    pairs = own.merge(energy, on=["fold", "model_seed", "item_id"], suffixes=("", "_energy"))
-    sign = 1 if direction == "higher" else -1
-    first, second = (sign * pairs[name].to_numpy() for name in ("score", "score_energy"))
-    persons = pairs["person_id"].to_numpy()
-    gain = stats.paired_difference(first, second, persons, **options)
-    test = stats.signed_rank(first, second, persons)
-    return {
-        "difference": gain.value,
-        "difference_ci_low": gain.low,
-        "difference_ci_high": gain.high,
-        "n_person_paired": test.n_person,
-        "rank_biserial": test.effect,
-        "p": test.p,
-        "smallest_p": test.smallest_p,
-    }
+    return rows.join(tests).reindex(columns=list(COLUMNS))
 
 
 def _verdict(difference: float, p_holm: float, smallest: float, alpha: float) -> str | None:
@@ -166,16 +149,16 @@ def summary_metrics(board: pd.DataFrame, report: Report) -> dict[str, float]:
         "n_row": len(board),
         "xai_share_nan": float(board["share_nan"].mean()) if len(board) else math.nan,
     }
-    for row in board[board["metric"] == first].to_dict("records"):
+    for row in rows_of(board[board["metric"] == first]):
         parts = [row["method"], "" if row["baseline"] == "none" else row["baseline"]]
-        where = [row["corpus"], row["cell"]]
+        where = [row["study"], row["corpus"], row["cell"]]
         where += [row["variant"]] if row["variant"] != "trained" else []
         name = "_".join(part for part in ["xai", first, *parts, *where] if part)
         metrics |= {name: row["value"], f"{name}_ci_low": row["ci_low"]}
         metrics[f"{name}_ci_high"] = row["ci_high"]
     trained = board[board["variant"] == "trained"]
-    for (corpus, cell), table in trained.groupby(["corpus", "cell"], sort=True):
-        own, suffix = table[table["metric"] == first], f"{corpus}_{cell}"
+    for (study, corpus, cell), table in trained.groupby(BOARD[:3], sort=True):
+        own, suffix = table[table["metric"] == first], f"{study}_{corpus}_{cell}"
         if own.empty:
             continue
         metrics[f"xai_{first}_chance_{suffix}"] = float(own["chance"].iloc[0])
@@ -192,7 +175,5 @@ def summary_metrics(board: pd.DataFrame, report: Report) -> dict[str, float]:
 
 def agreement(board: pd.DataFrame) -> stats.Agreement:
     """Kendall's W of the metrics' rankings of the same methods."""
-    ranks = board.pivot_table(
-        index=["metric", "metric_params"], columns=ROW, values="rank", dropna=False
-    )
+    ranks = board.pivot(index=["metric", "metric_params"], columns=ROW, values="rank")
     return stats.kendall_w(ranks.dropna(axis=1).to_numpy())

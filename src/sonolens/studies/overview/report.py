@@ -28,9 +28,11 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     pages = files.out(PAGES)
     pages.mkdir(parents=True)
     first = next(iter(section.metrics))
-    comparisons.leaderboard(board[board["metric"] == first], pages / "leaderboard.png")
-    for (corpus, cell), table in board[board["variant"] == "trained"].groupby(["corpus", "cell"]):
-        name = f"ranks_{corpus}_{cell}.png"
+    comparisons.leaderboard(board[board["metric"] == first], pages / "leaderboard.png",
+                           controls=[section.energy, *section.controls])  # fmt: skip
+    trained = board[board["variant"] == "trained"]
+    for (study, corpus, cell), table in trained.groupby(["study", "corpus", "cell"]):
+        name = f"ranks_{study}_{corpus}_{cell}.png"
         comparisons.rank_heatmap(table, section.metrics, pages / name)
     with whole(pages / "leaderboard_summary.md", "w") as stream:
         stream.write(summaries.leaderboard(board, level=section.level))
@@ -40,5 +42,5 @@ def _scores(files: StageFiles, study: str) -> pd.DataFrame:
     """Scores of a study with the corpus of each item."""
     manifest = read_parquet(files.dep(f"data/{study}/prepare/manifest.parquet"))
     scores = read_parquet(files.dep(f"data/{study}/score/scores.parquet"))
-    # Items of other manifests, e.g. pictures, have no truth.
-    return scores.merge(manifest[["item_id", "corpus"]], on="item_id", how="inner")
+    # Items of other manifests, e.g. pictures, have no exact truth and no score of it.
+    return scores.merge(manifest[["item_id", "corpus"]], on="item_id", how="left")
