@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from sonolens import cli, stages
 from sonolens.explain import registry as explain_registry
 from sonolens.params import Common, Runtime, StageParams
 from sonolens.pipeline import StageFiles, load_pipeline
@@ -271,3 +273,30 @@ def test_the_stage_loads_no_torch():
         env={"PYTHONPATH": str(ROOT / "src"), "PATH": ""},
     )  # fmt: skip
     assert said.stdout.strip() == "False"
+
+
+def test_figures_for_print_leave_the_results_alone(root, monkeypatch):
+    (root / "src").symlink_to(ROOT / "src")
+    monkeypatch.chdir(root)
+    before = sorted(path for path in root.rglob("*") if path.is_file())
+    command = ["figures", "--output-dir", "print", "--study", "overview"]
+    done = CliRunner().invoke(cli.app, command)
+    assert done.exit_code == 0, done.output
+    added = {path.name for path in (root / "print/overview").iterdir()}
+    names = ("leaderboard", "ranks_digits_words_audio-64")
+    assert added == {f"{name}.{kind}" for name in names for kind in ("pdf", "png")}
+    assert "print/overview/leaderboard.pdf" in done.output
+    left = sorted(path for path in root.rglob("*") if path.is_file())
+    assert [path for path in left if "print" not in path.parts] == before
+
+    with pytest.raises(stages.StageError, match="no stage voice-report; it has digits-report"):
+        stages.redraw(root, "voice", root / "print")
+    (root / "metrics/digits/summary.json").unlink()
+    with pytest.raises(stages.StageError, match="missing input metrics/digits/summary.json"):
+        stages.redraw(root, "overview", root / "print")
+
+
+def test_a_study_for_print_needs_a_folder(monkeypatch):
+    done = CliRunner().invoke(cli.app, ["figures", "--study", "overview"])
+    assert done.exit_code == 2
+    assert "--output-dir" in done.output

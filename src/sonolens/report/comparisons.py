@@ -54,7 +54,9 @@ def metric_label(metric: str, direction: str | None = None, width: int = 18) -> 
     return "\n".join(textwrap.wrap(metric.replace("_", " ") + arrow, width, break_long_words=False))
 
 
-def leaderboard(board: pd.DataFrame, path: Path, *, controls: Collection[str] = CONTROLS) -> None:
+def leaderboard(
+    board: pd.DataFrame, path: Path, *, level: float, controls: Collection[str] = CONTROLS
+) -> None:
     """Methods by one metric against truth, a panel per corpus and cell, best on top.
 
     Parameters
@@ -63,6 +65,8 @@ def leaderboard(board: pd.DataFrame, path: Path, *, controls: Collection[str] = 
         Rows of leaderboard.csv of one metric; hollow marks are control models.
     path
         Where to.
+    level
+        Of the intervals.
     controls
         Methods drawn in grey.
     """
@@ -82,7 +86,7 @@ def leaderboard(board: pd.DataFrame, path: Path, *, controls: Collection[str] = 
         variants = [name for name in board["variant"].unique() if name != "trained"]
         axes[0, 0].figure.legend(
             handles=[
-                _mark("C0", "o", "method, 95 % interval over persons"),
+                _mark("C0", "o", f"method, {100 * level:g} % interval over persons"),
                 _mark(CONTROL_COLOUR, "o", "control that explains nothing"),
                 *(
                     _mark("C0", MARKERS[1 + at], MODELS.get(name, name), hollow=True)

@@ -60,7 +60,7 @@ def _board_sentences(rows: pd.DataFrame, controls: Collection[str]) -> list[str]
         found = [f"{counts[key]} {text}" for key, text in VERDICTS.items() if key in counts]
         persons = tested["n_person_paired"].max()
         said += [
-            f"- Of {len(tested)} methods: {', '.join(found)}; with {persons:.0f} persons the "
+            f"- Methods tested: {len(tested)} ({', '.join(found)}); with {persons:.0f} persons the "
             f"smallest corrected p that can be reached is {tested['smallest_p_holm'].min():.2g}."
         ]
     return said

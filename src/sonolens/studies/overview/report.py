@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from sonolens.params import StageParams
@@ -28,14 +30,15 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     pages = files.out(PAGES)
     pages.mkdir(parents=True)
     first = next(iter(section.metrics))
-    comparisons.leaderboard(board[board["metric"] == first], pages / "leaderboard.png",
-                           controls=[section.energy, *section.controls])  # fmt: skip
+    controls = [section.energy, *section.controls]
+    shown: dict[str, Any] = {"level": section.level, "controls": controls}
+    comparisons.leaderboard(board[board["metric"] == first], pages / "leaderboard.png", **shown)
     trained = board[board["variant"] == "trained"]
     for (study, corpus, cell), table in trained.groupby(["study", "corpus", "cell"]):
         name = f"ranks_{study}_{corpus}_{cell}.png"
         comparisons.rank_heatmap(table, section.metrics, pages / name)
     with whole(pages / "leaderboard_summary.md", "w") as stream:
-        stream.write(summaries.leaderboard(board, level=section.level))
+        stream.write(summaries.leaderboard(board, **shown))
 
 
 def _scores(files: StageFiles, study: str) -> pd.DataFrame:
