@@ -1,6 +1,7 @@
 # `make repro` and `make test` set up what they need; nothing but Python 3.11 to 3.13, git and make has to be there.
 PYTHON ?= python3
 PROFILE ?=
+FIGURES ?=
 ARGS ?=
 
 BIN := .venv/bin
@@ -27,6 +28,7 @@ help:
 	@echo 'make lint | format                        checks of style, types and layers | formatter'
 	@echo 'make bench | ui                          speed | runs in the browser'
 	@echo 'make figures | screens | docs            pictures of plots, of the browser, and pages of the docs'
+	@echo 'make figures FIGURES=figures             every picture for print: PDF and PNG of 300 dpi'
 	@echo 'make lock | clean                         pins anew | caches removed'
 
 repro: git $(SYNCED)
@@ -76,7 +78,7 @@ ui: $(SYNCED)
 	$(BIN)/sonolens ui $(ARGS)
 
 figures: $(SYNCED)
-	$(BIN)/sonolens figures
+	$(BIN)/sonolens figures $(if $(FIGURES),--output-dir '$(FIGURES)') $(ARGS)
 
 screens: $(SYNCED_DEV)
 	$(BIN)/python docs/screens.py

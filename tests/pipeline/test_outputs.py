@@ -18,8 +18,16 @@ from sonolens.pipeline import load_pipeline
 
 pytestmark = pytest.mark.pipeline
 
-STABLE = {".json", ".csv", ".parquet", ".npy", ".safetensors", ".png"}  # see test_byte_stability
-TEXT = {".json", ".csv"}
+STABLE = {
+    ".json",
+    ".csv",
+    ".parquet",
+    ".npy",
+    ".safetensors",
+    ".png",
+    ".md",
+}  # see test_byte_stability
+TEXT = {".json", ".csv", ".md"}
 DATE = re.compile(r"\b20\d\d-\d\d-\d\d[T ]\d\d:\d\d|\b\d\d:\d\d:\d\d\b")
 ABSOLUTE = re.compile(r"(?<![\w.])(?:/(?:home|root|tmp|var|Users|mnt|work)/|[A-Z]:\\)")
 

@@ -115,7 +115,8 @@ def workspace_row(root: Path) -> tuple[Any, Any]:
 
 
 def test_experiment_through_a_server(server, clone, monkeypatch, tmp_path):
-    flags = ("-S", "digits.report.n_resamples=101", "digits-publish")
+    # With what stands on it: else the overview in the workspace would be of another experiment.
+    flags = ("-S", "digits.report.n_resamples=101", "overview-publish")
     output = project.run(clone, "dvc", "exp", "run", *flags, MLFLOW_TRACKING_URI=server.uri)
     assert "s3cret" not in output
     assert "tracking:" not in output
