@@ -1,4 +1,4 @@
-"""Fundamental frequency of a waveform (`yin`), or of a spectrogram where there is none (`f0_track`).
+"""Fundamental frequency of a waveform (`yin`), or of a spectrogram alone (`f0_track`).
 
 References
 ----------
