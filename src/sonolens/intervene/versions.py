@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from sonolens.dsp.level import level_dbfs
 from sonolens.dsp.spectrogram import LogMel
@@ -43,6 +44,17 @@ class Version:
     share: float
     level_dbfs: float
     probabilities: np.ndarray
+
+
+def asking(model: nn.Module, front_end: LogMel) -> Ask:
+    """Asks a classifier (eval mode) about sounds, each heard through the whole front end."""
+
+    def ask(waveforms: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            logits = model(front_end(torch.from_numpy(waveforms)))
+        return torch.softmax(logits.double(), 1).numpy()
+
+    return ask
 
 
 def make(
