@@ -16,7 +16,9 @@ MEL = LogMel(
 SCORES = {"pointing_game": 0.25, "mprt": float("nan")}
 
 
-def clip(title: str, *, peak: float = 0.5, truth: bool | None = True, scores=SCORES, mask=1) -> Clip:
+def clip(
+    title: str, *, peak: float = 0.5, truth: bool | None = True, scores=SCORES, mask=1
+) -> Clip:
     """A second of a rising tone; the map marks its middle."""
     times_s = np.arange(MEL.n_samples) / MEL.sample_rate
     tone = np.sin(2 * np.pi * (400 + 400 * times_s) * times_s) * np.hanning(len(times_s))
