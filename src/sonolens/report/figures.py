@@ -124,6 +124,12 @@ def draw_map(
     return mesh
 
 
+def outline(ax: plt.Axes, mask: np.ndarray, axes: dict[str, Any]) -> None:
+    """Edge of a truth mask (freq, time) on what `draw_map` drew of a sound."""
+    rows = np.arange(len(axes["frequencies_hz"]))
+    ax.contour(axes["times_s"], rows, mask, levels=[0.5], colors="#00a86b", linewidths=0.7)
+
+
 def is_picture(axes: dict[str, Any]) -> bool:
     """Whether axes.json describes a picture rather than a sound."""
     return "rows" in axes
@@ -170,10 +176,7 @@ def attribution_grid(grid: Grid, path: Path) -> None:
                 ax.set_yticks([])
             if grid.masks is not None:
                 for ax in axes[row]:
-                    ax.contour(
-                        grid.axes["times_s"], np.arange(len(grid.axes["frequencies_hz"])),
-                        grid.masks[row], levels=[0.5], colors="#00a86b", linewidths=0.7,
-                    )  # fmt: skip
+                    outline(ax, grid.masks[row], grid.axes)
         for ax in axes[:-1].flat:
             ax.set_xticks([])
         for ax in axes[-1]:
