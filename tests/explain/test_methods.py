@@ -25,6 +25,7 @@ def explain(name, model, inputs, target=None, baseline=None, seeds=None, **optio
     if baseline is None:
         baseline = torch.zeros(1, 1, *inputs.shape[1:], dtype=inputs.dtype)
     seeds = seed_array(range(len(inputs)) if seeds is None else seeds)
+    options = options | registry.info(name).fixed
     method = registry.load(name)
     if name in BY_GROUP and "segments" not in options:
         options["segments"] = segments.make("patches", inputs, {})
@@ -252,10 +253,9 @@ def test_registry_and_method_signatures_agree():
     common = set(inspect.signature(Method.__call__).parameters) - {"self", "options"}
     for info in registry.METHODS.values():
         parameters = inspect.signature(info.load()).parameters
-        options = {**info.options}
-        options.pop("segmentation", None)  # reaches the method as `segments`
-        assert set(parameters) - common == set(options)
-        assert all(parameters[name].default == default for name, default in options.items())
+        own = {name: one for name, one in info.options.items() if name != "segmentation"}
+        assert set(parameters) - common == set(own) | set(info.fixed)
+        assert all(parameters[name].default == default for name, default in own.items())
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ def test_patches_of_a_plane_are_rectangles():
 
 
 def test_an_unknown_kind_is_named():
-    with pytest.raises(ExplainError, match="'octaves'"):
-        segments.make("octaves", torch.zeros(2, 1, 4, 4), AXES)
+    with pytest.raises(ExplainError, match="'octavos'"):
+        segments.make("octavos", torch.zeros(2, 1, 4, 4), AXES)
 
 
 FILMS = torch.zeros(2, 1, 5, 6, 8)
