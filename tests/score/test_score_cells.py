@@ -205,3 +205,18 @@ def test_wrong_names_are_refused_and_a_failing_metric_fails_the_run(maps, tmp_pa
         run(maps, tmp_path, options={"n_coalition": 3})
     with pytest.raises(ScoreError, match="at least 3"):
         run(maps, tmp_path, options={"n_coalitions": 2})
+
+
+class InHz(toys.ToyAdapter):
+    """With bands in Hz."""
+
+    def axes(self, key):
+        return super().axes(key) | {"frequencies_hz": np.linspace(50, 4000, 16).tolist()}
+
+
+def test_maps_explained_anew_see_the_same_draws_of_the_baseline(tmp_path):
+    maps = explain(tmp_path, ["ig_noisefloor", "ig_band"], InHz(), KEYS[:1])
+    options = {"noise_radius": 1e-7, "n_noise_draws": 1}
+    tables = run(maps, tmp_path, ["average_sensitivity"], adapter=InHz(), options=options)
+    assert set(tables.scores["method"]) == {"ig_noisefloor", "ig_band"}
+    assert tables.scores["score"].max() < 1e-3

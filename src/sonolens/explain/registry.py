@@ -234,4 +234,4 @@ def relate(name: str) -> Relator:
         return own
     from sonolens.explain import relate as fallback
 
-    return partial(fallback.relate, row.load())
+    return partial(fallback.relate, row.load(), **row.fixed)
