@@ -131,12 +131,13 @@ def test_bars_join_what_does_not_differ(ranks, difference, runs):
 def test_critical_difference_names_all_methods(drawn):
     ranks = {"ig": 1.2, "saliency": 2.0, "random": 2.8}
     figure = drawn(lambda path: comparisons.critical_difference(
-        ranks, 1.0, path, n_person=9, p=0.004))  # fmt: skip
+        ranks, 1.0, path, n_person=9, p=0.004, metric="pointing_game"))  # fmt: skip
     (ax,) = figure.axes
     said = [text.get_text() for text in ax.texts]
     assert {"ig (1.2)", "saliency (2.0)", "random (2.8)", "critical difference 1.00"} <= set(said)
     assert (
-        ax.get_title() == "mean ranks over 9 persons; Friedman's test: p = 0.004; Nemenyi's at 0.05"
+        ax.get_title()
+        == "pointing game: mean ranks over 9 persons; Friedman's test: p = 0.004; Nemenyi's at 0.05"
     )
     bars = [line for line in ax.lines if line.get_linewidth() > 3]
     assert len(bars) == 2

@@ -296,7 +296,7 @@ def test_figures_for_print_leave_the_results_alone(root, monkeypatch):
         stages.redraw(root, "overview", root / "print")
 
 
-def test_a_study_for_print_needs_a_folder(monkeypatch):
+def test_a_study_for_print_needs_a_folder():
     done = CliRunner().invoke(cli.app, ["figures", "--study", "overview"])
     assert done.exit_code == 2
     assert "--output-dir" in done.output

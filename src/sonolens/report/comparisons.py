@@ -240,6 +240,7 @@ def critical_difference(
     n_person: int,
     p: float,
     alpha: float = 0.05,
+    metric: str = "",
 ) -> None:
     """Mean ranks on a line; methods joined by a bar do not differ at `alpha` (Nemenyi).
 
@@ -253,6 +254,8 @@ def critical_difference(
         Where to.
     n_person, p
         Blocks and p-value of Friedman's test, for the title.
+    metric
+        Whose ranks, for the title.
 
     References
     ----------
@@ -301,7 +304,8 @@ def critical_difference(
             ax.text((1 + end) / 2, 1.05, f"critical difference {difference:.2f}", ha="center",
                     va="bottom", fontsize=SMALL)  # fmt: skip
         ax.set_title(
-            f"mean ranks over {n_person} persons; Friedman's test: "
+            f"{metric_label(metric, width=60)}{': ' if metric else ''}mean ranks over {n_person} "
+            "persons; Friedman's test: "
             f"{'undefined' if np.isnan(p) else f'p = {p:.2g}'}; Nemenyi's at {alpha:g}",
             fontsize=SMALL + 1,
         )
@@ -577,6 +581,7 @@ def person_strip(
         names = [label(*pair) for pair in pairs]
         ax.set_xticks(range(len(pairs)), [_broken(name, 12) for name in names], fontsize=TINY)
         ax.set_ylabel(metric_label(metric, direction, 40), fontsize=SMALL)
+        ax.set_xlim(-0.6, len(pairs) - 0.4)
         ax.set_title(f"{len(persons)} persons; bar: their mean", fontsize=SMALL + 1)
         ax.tick_params(axis="y", labelsize=SMALL)
         ax.grid(axis="y", alpha=0.25)
