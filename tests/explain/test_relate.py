@@ -72,7 +72,7 @@ def test_slices_are_the_maps_of_single_bins_for_any_block(name):
     info, seeds = registry.info(name), seed_array([5])
     options = {option: value for option, value in FEW.items() if option in info.options}
     arguments = {"baseline": baseline, "item_seeds": seeds} | options
-    arguments |= OPTIONS.get(name, {}) | info.fixed
+    arguments |= OPTIONS.get(name, {})
     values, residual = toys.unchanged(
         model, lambda: gathered(registry.relate(name)(model, inputs, block=3, **arguments))
     )
