@@ -123,7 +123,7 @@ def test_maps_of_every_model_are_scored(name, tmp_path):
     scores = score_cells.run_cells(
         ADAPTERS[name][0], store, metrics=METRICS, n_items_costly=1, seed=0, runtime=RUNTIME,
         options={"n_coalitions": 6, "n_noise_draws": 1, "n_cascade_steps": 2, "n_patches": 3},
-        shards=Shards(tmp_path), fill=ADAPTERS[name][2],
+        shards=Shards(tmp_path), fills=[ADAPTERS[name][2]],
     ).scores  # fmt: skip
     assert set(scores["metric"]) == set(METRICS) and set(scores["method"]) == set(methods)
     means = scores.groupby(["metric", "method"])["score"].mean()

@@ -8,7 +8,7 @@ from torch import nn
 
 import toys
 from sonolens import rng
-from sonolens.explain import cells, checks, registry, targets
+from sonolens.explain import cells, checks, registry, segments, targets
 from sonolens.explain.contract import (
     ExplainError,
     evaluate,
@@ -255,13 +255,21 @@ def test_options_out_of_range_are_refused(name, options, message):
         explain(name, networks()[0], clips(), references(), **options)
 
 
+def grouping(name):
+    """Segments for the methods that are made for groups."""
+    grouped = registry.info(name).options.get("segmentation") == "patches"
+    return {"segments": segments.patches(clips())} if grouped else {}
+
+
 @pytest.mark.parametrize(
-    "name", [name for name, info in registry.METHODS.items() if not info.control]
+    "name",
+    [name for name, info in registry.METHODS.items() if info.same_axes and not info.control],
 )
 @pytest.mark.parametrize("classes", [(0, 1, 4), (0, -1, 1)])
 def test_targets_out_of_range_are_refused(name, classes):
     with pytest.raises(ExplainError, match="class (4|-1)"):
-        explain(name, networks()[0], clips(), references(), targets.ClassLogit(classes))
+        target = targets.ClassLogit(classes)
+        explain(name, networks()[0], clips(), references(), target, **grouping(name))
 
 
 def test_bins_out_of_range_are_refused():
@@ -272,7 +280,8 @@ def test_bins_out_of_range_are_refused():
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, info in registry.METHODS.items() if info.needs_baseline]
+    "name",
+    [name for name, info in registry.METHODS.items() if info.same_axes and info.needs_baseline],
 )
 def test_baselines_of_another_shape_or_none_are_refused(name):
     with pytest.raises(ExplainError, match="baseline"):

@@ -28,7 +28,8 @@ def test_prepared_model_is_the_same_function_without_normalisation():
 def test_maps_of_the_prepared_model_are_the_same(name):
     model, inputs = toys.SmallCNN().double(), clips()
     arguments = {"baseline": torch.zeros(1, 1, 1, 16, 16), "item_seeds": seed_array(range(3))}
-    arguments |= call_options(METHODS[name], METHODS[name].options, inputs, {})
+    axes = {"frequencies_hz": [100.0 * band for band in range(1, 17)]}
+    arguments |= call_options(METHODS[name], METHODS[name].options, inputs, axes)
     target = targets.ClassLogit((0, 1, 2))
     expected = METHODS[name].load()(model, inputs, target, **arguments).values
     found = METHODS[name].load()(prepared(model, inputs[:1]), inputs, target, **arguments).values
