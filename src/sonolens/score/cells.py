@@ -325,7 +325,7 @@ def _results(
                 absent.append(maps)
             else:
                 tables[maps.shard] = found
-        together = (job.metric.module, job.metric.needs, job.key, job.items.ids)
+        together = (job.metric.module, job.metric.needs, job.key, job.items.ids, job.fill)
         if job.metric.explains:
             for maps in absent:
                 group = (*together, maps.method, maps.baseline)

@@ -180,8 +180,8 @@ class MetricInfo:
 
     @property
     def removes(self) -> bool:
-        """Whether cells are replaced by a fill."""
-        return "predict" in self.needs
+        """Whether cells are replaced by a fill; in sound they fall silent instead."""
+        return "predict" in self.needs and "audio" not in self.needs
 
     def load(self) -> Metric:
         """Import the metric."""
