@@ -186,7 +186,7 @@ def explain(classifier: Classifier, request: Request, path: Path, name: str) -> 
         )  # fmt: skip
         clips.append(
             listening.Clip(
-                title=name,
+                title=name if len(request.methods) == 1 else f"{name}, {label.replace('_', ' ')}",
                 sample_rate=front_end.sample_rate,
                 versions=heard,
                 classes=classes,

@@ -34,7 +34,7 @@ LETTERS = 9.0  # points
 
 # What is kept and what is removed stand beside each other.
 GROUPS = {
-    "Original": {"original": "the whole recording"},
+    "Original": {"original": "the whole window"},
     "By the map": {"kept": "only what the map marks", "removed": "without what the map marks"},
     "Control of equal energy": {
         "energy_kept": "only random patches, as loud as what the map marks",
