@@ -127,6 +127,19 @@ def test_bytes_are_a_function_of_the_clips(text, clips):
     assert listening.page(clips, "What it hears", ["2 of 7 items.", "Model & maps."]) == text
 
 
+def test_clips_that_do_not_fit_go_to_further_pages(monkeypatch, clips, tmp_path, text):
+    whole = listening.write(tmp_path / "page.html", clips, "t", [])
+    assert [path.name for path in whole] == ["page.html"]
+    monkeypatch.setattr(listening, "MAX_BYTES", len(text) - 1000)
+    paths = listening.write(tmp_path / "page.html", clips, "t", ["About."])
+    assert [path.name for path in paths] == ["page.html", "page_2.html"]
+    for number, path in enumerate(paths, start=1):
+        words = Page(path.read_text()).words
+        assert f"Page {number} of 2." in words
+        assert "1 clip;" in words
+        assert clips[number - 1].title in words
+
+
 def test_too_much_is_refused(monkeypatch, clips, tmp_path):
     with pytest.raises(listening.ListeningError, match="no clips, need at least one"):
         listening.page([], "t", [])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,47 +18,45 @@ class InterveneError(ValueError):
 class Parts:
     """A recording, ready to be taken apart under masks on the grid of its front end.
 
+    The spectrum is the front end's own where its frames overlap by half or more. Else there is no
+    way back from them, and a whole number of frames as long takes the place of each.
+
     waveform    (time,), at the front end's rate
 
     Raises
     ------
     InterveneError
-        The frames do not overlap, or the waveform is not (time,).
+        The waveform is not (time,).
     """
 
     def __init__(self, waveform: np.ndarray, front_end: LogMel) -> None:
-        if front_end.hop_length >= front_end.n_fft:
-            raise InterveneError(
-                f"hop_length {front_end.hop_length}, need less than n_fft {front_end.n_fft}: "
-                "there is no way back from frames that do not overlap"
-            )
         if waveform.ndim != 1 or not len(waveform):
             raise InterveneError(f"waveform {waveform.shape}, need (time,) with time > 0")
         self.front_end = front_end
         self.waveform = np.array(waveform, np.float64)
+        n_parts = math.ceil(front_end.hop_length / (front_end.n_fft // 2))
+        self._hop_length = math.ceil(front_end.hop_length / n_parts)
         sound = torch.from_numpy(self.waveform).unsqueeze(0)
-        self._spectrum = stft(sound, front_end.n_fft, front_end.hop_length)
+        self._spectrum = stft(sound, front_end.n_fft, self._hop_length)
 
     def under(self, mask: Tensor) -> np.ndarray:
         """The part under a mask, shape=(time,), float64; linear in the mask.
 
         `mask` (n_mels, n_frames) is the share of the amplitude to keep in each cell: ones give the
         recording (to 1e-12), zeros silence, and mask and 1 - mask add up to the recording. What
-        goes on behind the last frame goes with it.
+        goes on behind the last frame goes with it. Raises InterveneError for another shape.
         """
-        front_end, n_columns = self.front_end, self._spectrum.shape[-1]
+        front_end = self.front_end
         if mask.shape != (front_end.n_mels, front_end.n_frames):
             raise InterveneError(
                 f"mask {tuple(mask.shape)}, need ({front_end.n_mels}, {front_end.n_frames}): "
                 "the cells of the front end"
             )
         linear = front_end.linear_mask(mask.to("cpu", torch.float64))
-        linear = torch.nn.functional.pad(
-            linear, (0, max(0, n_columns - linear.shape[-1])), mode="replicate"
-        )
-        kept = self._spectrum * linear[:, :n_columns]
-        n_samples = len(self.waveform)
-        return istft(kept, front_end.n_fft, front_end.hop_length, n_samples)[0].numpy()
+        at = torch.arange(self._spectrum.shape[-1]) * self._hop_length / front_end.hop_length
+        nearest = at.round().long().clamp_max(front_end.n_frames - 1)
+        kept = self._spectrum * linear[:, nearest]
+        return istft(kept, front_end.n_fft, self._hop_length, len(self.waveform))[0].numpy()
 
 
 def keep(waveform: np.ndarray, mask: Tensor, front_end: LogMel) -> np.ndarray:

@@ -25,6 +25,8 @@ from sonolens.store import whole
 
 TEMPLATE = "listening.html.j2"
 MAX_BYTES = 10_000_000  # MLflow's viewer reads a page whole before it shows it
+STYLE, WORDS = 20_000, 2_000  # bytes of a page without clips, of a player without its sound
+NO_CLIPS = "listening page: no clips, need at least one"
 DPI = 200
 # Inches. Shown 366 pixels wide, as on a phone, the letters are 12 pixels high.
 WIDTH, PANEL, LEFT, RIGHT, TOP, BOTTOM, GAP = 3.6, 1.35, 0.72, 0.92, 0.27, 0.5, 0.4
@@ -32,7 +34,7 @@ LETTERS = 9.0  # points
 
 # What is kept and what is removed stand beside each other.
 GROUPS = {
-    "Original": {"original": "the whole recording"},
+    "Original": {"original": "the whole window"},
     "By the map": {"kept": "only what the map marks", "removed": "without what the map marks"},
     "Control of equal energy": {
         "energy_kept": "only random patches, as loud as what the map marks",
@@ -81,11 +83,35 @@ class Clip:
     scores: Mapping[str, float] = field(default_factory=dict)
 
 
-def write(path: Path, clips: Sequence[Clip], title: str, about: Sequence[str]) -> None:
-    """Write `page` to a file, whole or not at all."""
-    text = page(clips, title, about)
-    with whole(path) as stream:
-        stream.write(text.encode())
+def write(path: Path, clips: Sequence[Clip], title: str, about: Sequence[str]) -> list[Path]:
+    """Write `page` to a file; to path_2, path_3 … too where the clips do not fit on one.
+
+    Raises
+    ------
+    ListeningError
+        No clip, or one that is too large alone.
+    """
+    groups: list[list[dict[str, Any]]] = []
+    room = 0
+    for clip in map(_shown, clips):
+        size = len(clip["picture"]["src"]) + sum(
+            len(sound["src"]) + WORDS for sound in clip["sounds"].values()
+        )
+        if size > room:
+            groups.append([])
+            room = MAX_BYTES - STYLE
+        groups[-1].append(clip)
+        room -= size
+    if not groups:
+        raise ListeningError(NO_CLIPS)
+    paths = []
+    for number, group in enumerate(groups, start=1):
+        part = [f"Page {number} of {len(groups)}."] if len(groups) > 1 else []
+        text = _rendered(group, title, [*about, *part])
+        paths.append(path if number == 1 else path.with_stem(f"{path.stem}_{number}"))
+        with whole(paths[-1]) as stream:
+            stream.write(text.encode())
+    return paths
 
 
 def page(clips: Sequence[Clip], title: str, about: Sequence[str]) -> str:
@@ -104,7 +130,11 @@ def page(clips: Sequence[Clip], title: str, about: Sequence[str]) -> str:
         No clip, or more than MAX_BYTES.
     """
     if not clips:
-        raise ListeningError("listening page: no clips, need at least one")
+        raise ListeningError(NO_CLIPS)
+    return _rendered([_shown(clip) for clip in clips], title, about)
+
+
+def _rendered(clips: Sequence[Mapping[str, Any]], title: str, about: Sequence[str]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         undefined=jinja2.StrictUndefined,
@@ -113,7 +143,7 @@ def page(clips: Sequence[Clip], title: str, about: Sequence[str]) -> str:
         autoescape=True,
     )
     text = environment.get_template(TEMPLATE).render(
-        title=title, about=list(about), clips=[_shown(clip) for clip in clips], groups=GROUPS
+        title=title, about=list(about), clips=clips, groups=GROUPS
     )
     size = len(text.encode())
     if size > MAX_BYTES:
@@ -181,20 +211,20 @@ def _picture(clip: Clip) -> dict[str, Any]:
     limit = float(np.quantile(np.abs(clip.attribution), 0.99)) or 1.0
     width = WIDTH - LEFT - RIGHT
     reference = figures.REFERENCES[clip.axes.get("reference", "clip_max")]
+    name = clip.method.replace("_", " ")
     panels = (
-        ("spectrogram", clip.inputs, {"signed": False}, f"dB re {reference}"),
-        (f"map: {clip.method.replace('_', ' ')}", clip.attribution / limit,
-         {"signed": True, "limit": 1.0}, "map / its q99"),
-    )  # fmt: skip
+        ("spectrogram", clip.inputs, False, f"dB re {reference}"),
+        (f"map: {name}", clip.attribution / limit, True, "map / its q99"),
+    )
     axes = dict(clip.axes)
-    for row, (name, values, options, label) in enumerate(panels):
+    for row, (title, values, signed, label) in enumerate(panels):
         bottom = BOTTOM + (1 - row) * (PANEL + GAP)
         place = (LEFT / WIDTH, bottom / height, width / WIDTH, PANEL / height)
         ax = figure.add_axes(place)
-        mesh = figures.draw_map(ax, values, axes, **options)
+        mesh = figures.draw_map(ax, values, axes, signed=signed, limit=1.0)
         if clip.truth is not None:
             figures.outline(ax, clip.truth, axes)
-        ax.set_title(name, fontsize=LETTERS, pad=3)
+        ax.set_title(title, fontsize=LETTERS, pad=3)
         ax.set_ylabel("frequency (Hz)", fontsize=LETTERS)
         ax.tick_params(labelsize=LETTERS, labelbottom=row == 1)
         bar = figure.add_axes(((WIDTH - RIGHT + 0.08) / WIDTH, place[1], 0.1 / WIDTH, place[3]))

@@ -102,10 +102,15 @@ def clips(
                 method=maps.label,
                 truth=None if truth is None else truth[row, 0].numpy(),
                 facts={"Item": item_id, "Label": str(item["label"])},
-                scores=own[own["item_id"] == item_id].groupby("metric", sort=True)["score"].mean(),
+                scores=_scores(own[own["item_id"] == item_id]),
             )
         )
     return result
+
+
+def _scores(rows: pd.DataFrame) -> dict[str, float]:
+    means = rows.groupby("metric", sort=True)["score"].mean()
+    return {str(metric): float(value) for metric, value in means.items()}
 
 
 def about(adapter: DigitsAdapter, maps: Audible, n_clips: int) -> list[str]:
