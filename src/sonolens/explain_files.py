@@ -236,9 +236,7 @@ def _attribute(
     axes, kind, baseline = classifier.front_end.axes(), "none", None
     if info.needs_baseline:
         kind = info.baselines[0] if info.baselines else request.baseline
-        baseline = baselines.make(
-            kind, inputs, axes, item_seeds=seeds, n_draws=n_draws(info, {})
-        )
+        baseline = baselines.make(kind, inputs, axes, item_seeds=seeds, n_draws=n_draws(info, {}))
         baselines.check_loudness(inputs, baseline, kind, axes)
     result = info.load()(
         classifier.model,

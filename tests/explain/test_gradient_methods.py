@@ -267,8 +267,8 @@ def grouping(name):
 )
 @pytest.mark.parametrize("classes", [(0, 1, 4), (0, -1, 1)])
 def test_targets_out_of_range_are_refused(name, classes):
+    target = targets.ClassLogit(classes)
     with pytest.raises(ExplainError, match="class (4|-1)"):
-        target = targets.ClassLogit(classes)
         explain(name, networks()[0], clips(), references(), target, **grouping(name))
 
 

@@ -73,8 +73,7 @@ def quantus_cascade(model: nn.Module, k: int, bottom_up: bool = False) -> nn.Mod
         raise ScoreError(f"quantus: k = {k}, need 1 to {len(names)} for {type(model).__name__}")
     changed = copy.deepcopy(model)
     for name in (names if bottom_up else names[::-1])[:k]:
-        with rng.forked("quantus"):
-            torch.manual_seed(QUANTUS_SEED + 1)
+        with rng.seeded(QUANTUS_SEED + 1):
             changed.get_submodule(name).reset_parameters()  # type: ignore[operator]
     return changed
 
