@@ -7,7 +7,7 @@ import torch
 from run import Case
 from torch import Tensor
 
-from cases.explain import _network
+from cases.explain import network
 from sonolens import rng
 from sonolens.explain.contract import Items
 from sonolens.explain.targets import ClassLogit
@@ -19,7 +19,7 @@ N_ITEMS, N_COALITIONS, SIZE, N_PATCHES, SUBSET = 8, 100, 64, 8, 8
 
 def cases() -> list[Case]:
     """Row fc_1."""
-    model = _network().requires_grad_(False)
+    model = network().requires_grad_(False)
     inputs = torch.rand(N_ITEMS, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     maps = torch.randn(N_ITEMS, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     target = ClassLogit(tuple(number % 10 for number in range(N_ITEMS)))

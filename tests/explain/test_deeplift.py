@@ -167,7 +167,7 @@ def test_equal_inputs_of_an_activation_take_the_gradient():
         with deeplift._rules(model) as rules:
             values = model(ends)[range(3), CLASSES]
         rules.refer(model, inputs[None])
-        found = rules.multipliers(values.sum(), ends)[0]
+        found = rules.multipliers(values.sum(), ends, 0)
     expected, _ = gradient(model, inputs, targets.ClassLogit(CLASSES))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     assert not explain("deeplift", model, inputs, inputs[:, None]).values.any()

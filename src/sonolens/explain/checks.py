@@ -31,7 +31,8 @@ NODE_OF: dict[type[nn.Module], str] = {
 LINEAR_NODES = frozenset(
     f"{name}Backward"
     for name in (
-        "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "Add", "AddBmm", "Alias", "AsStrided",
+        "AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "Add", "AddBmm", "Alias",
+        "AsStrided",
         "AvgPool2D", "AvgPool3D", "Cat", "Clone", "ConstantPadNd", "Contiguous", "Copy",
         "Cumsum", "Diagonal", "Expand", "Flip", "Gather", "Identity", "Im2Col", "Index",
         "IndexSelect", "MaskedFill", "Mean", "MkldnnAdaptiveAvgPool2D", "Narrow", "Neg",

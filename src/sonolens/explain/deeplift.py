@@ -8,8 +8,8 @@ larger maximum lies, so sums stay exact. The map sums to F(x) - F(b), up to roun
 deeplift        one reference, the mean of the K baselines
 deeplift_shap   the mean map over K references
 
-The references run once without gradient and are shared by all items where the baseline is; the
-items' graph is built once; every call of the backward pass carries several references at once.
+The references run once without gradient and are shared by all items where the baseline is. The
+items' graph is built once and serves every reference: only backward passes grow with K.
 
 Allowed modules: linear layers, convolutions, batch normalisation, average and adaptive average
 pooling, padding, shaping, dropout; ReLU, LeakyReLU, ReLU6, ELU, GELU, SiLU, Sigmoid, Tanh,
@@ -97,7 +97,8 @@ def attribute(
     model, inputs, target, baseline, item_seeds, segments
         See `contract.Method`; for models and targets see the module.
     chunk_size
-        (item, reference) pairs per backward pass, at least one reference of all items.
+        Inputs per forward pass of the references, at least one reference of all items; what
+        activations put out is kept for so many.
     reference
         "mean": one reference, the mean of the K baselines. "each": mean of the K maps.
 
@@ -130,16 +131,15 @@ def attribute(
             values = target(model(ends), items)
         check_linear(values, RULE_NODE_OF, RULE_NODES)
         change = values.detach().double()
-        for draws in even_chunks(n_draws, max(1, chunk_size // n_items)):
+        if n_items == 1 or starts.stride(0) == 0:
+            starts = starts[:1]  # the baseline is shared: its rows are evaluated once
+        for draws in even_chunks(n_draws, max(1, chunk_size // len(starts))):
             some = starts[:, draws].transpose(0, 1)
-            if n_items == 1 or starts.stride(0) == 0:
-                some = some[:, :1]  # the baseline is shared: its rows are evaluated once
             outputs = rules.refer(model, some)
-            for output in outputs:
+            for draw, output in enumerate(outputs):
                 expanded = output.expand(n_items, *output.shape[1:])
                 change -= target(expanded, items).double() / n_draws
-            multipliers = rules.multipliers(values.sum(), ends)
-            total += ((inputs - some) * multipliers).sum(0)
+                total += (inputs - some[draw]) * rules.multipliers(values.sum(), ends, draw)
     maps = (total / n_draws).to(inputs.dtype)
     return Attribution(
         grouped(maps, segments),
@@ -172,7 +172,7 @@ class _Rules:
     """Modules with a rule: what they read and put out, for the items and for the references.
 
     references   by module name, (n_draws, 1 or batch, *shape) each of input and output
-    now          the same without the first axis, while a backward pass runs
+    now          the same of one reference, while a backward pass runs
     """
 
     modules: dict[str, nn.Module]
@@ -199,20 +199,16 @@ class _Rules:
                 handle.remove()
         return _split(outputs, shape)
 
-    def multipliers(self, value: Tensor, ends: Tensor) -> Tensor:
-        """Multipliers of the input for every reference, (n_draws, batch, *shape)."""
-
-        def backward(references: dict[str, tuple[Tensor, ...]]) -> Tensor:
-            self.now = references
-            try:
-                (grad,) = torch.autograd.grad(value, ends, retain_graph=True)
-            finally:
-                self.now = {}
-            return grad
-
-        if not self.references:  # a linear model: every reference has the same multipliers
-            return backward({})[None]
-        return torch.vmap(backward)(self.references)
+    def multipliers(self, value: Tensor, ends: Tensor, draw: int) -> Tensor:
+        """Multipliers of the input for reference `draw` of the last `refer`, (batch, *shape)."""
+        self.now = {
+            name: tuple(one[draw] for one in kept) for name, kept in self.references.items()
+        }
+        try:
+            (grad,) = torch.autograd.grad(value, ends, retain_graph=True)
+        finally:
+            self.now = {}
+        return grad
 
 
 @contextmanager
@@ -257,7 +253,8 @@ def _pooled(module: nn.Module, read: Tensor, output: Tensor) -> tuple[Tensor, ..
 def _quotient(change_out: Tensor, change_in: Tensor, otherwise: Tensor) -> Tensor:
     """change_out / change_in, `otherwise` where the inputs are equal up to rounding."""
     equal = change_in.abs() < MIN_CHANGE.get(change_in.dtype, MIN_CHANGE_FLOAT32)
-    return torch.where(equal, otherwise, change_out / change_in.masked_fill(equal, 1.0))
+    # what a division by 0 puts out is not chosen; masking it before would lose the memory layout
+    return torch.where(equal, otherwise, change_out / change_in)
 
 
 class _Rescale(torch.autograd.Function):
@@ -287,7 +284,7 @@ class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, read: Tensor, module: nn.Module, name: str, rules: _Rules) -> Tensor:
         output, places = _pooled(module, read.detach(), read)
-        ctx.of, ctx.rules, ctx.n_axes = name, rules, 1 if type(module) is nn.MaxPool1d else 2
+        ctx.of, ctx.rules, ctx.module = name, rules, module
         ctx.save_for_backward(read.detach(), output, places)
         return output
 
@@ -296,15 +293,27 @@ class _MaxPool(torch.autograd.Function):
         read, output, places = ctx.saved_tensors
         read_b, output_b, places_b = ctx.rules.now[ctx.of]
         higher = torch.maximum(output, output_b)
+        given = _unpooled(ctx.module, grad * (higher - output_b), read, places)
+        given += _unpooled(ctx.module, grad * (output - higher), read, places_b.expand_as(places))
+        slope = _unpooled(ctx.module, grad, read, places)
+        return _quotient(given, read - read_b, slope), None, None, None
 
-        def unpooled(values: Tensor, where: Tensor) -> Tensor:
-            flat = torch.zeros_like(read).flatten(-ctx.n_axes)
-            values, where = values.flatten(-ctx.n_axes), where.expand(places.shape)
-            return flat.scatter_add(-1, where.flatten(-ctx.n_axes), values).view(read.shape)
 
-        given = unpooled(grad * (higher - output_b), places)
-        given = given + unpooled(grad * (output - higher), places_b)
-        return _quotient(given, read - read_b, unpooled(grad, places)), None, None, None
+def _unpooled(pool: Any, values: Tensor, read: Tensor, places: Tensor) -> Tensor:
+    """Values of windows at their places in the plane, added up, in the shape of `read`."""
+    settings = [pool.kernel_size, pool.stride, pool.padding, pool.dilation]
+    if type(pool) is nn.MaxPool2d:
+        pairs = [_pair(one) for one in settings]
+        found: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
+            values, read, *pairs, False, places
+        )
+        return found
+    flat = torch.zeros_like(read)
+    return flat.scatter_add_(-1, places, values)
+
+
+def _pair(setting: Any) -> list[int]:
+    return [setting, setting] if isinstance(setting, int) else list(setting)
 
 
 RULE_NODES = frozenset(f"{rule.__name__}Backward" for rule in (_Rescale, _MaxPool))
