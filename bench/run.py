@@ -192,7 +192,7 @@ def line(row: dict[str, Any]) -> str:
         return f"{row['name']:16} {verdict:7} {row['checked']}"
     spread = "{:.2f}…{:.2f}".format(*row["spread"])
     if row["clock"] == "memory":
-        sizes = f"{row['peer_mib']:9.0f} {row['ours_mib']:9.0f} MiB"
+        sizes = f"{row['peer_mib']:9.0f} {row['ours_mib']:9.0f} MiB "
     else:
         sizes = f"{1e3 * row['peer_cpu_s']:9.2f} {1e3 * row['ours_cpu_s']:9.2f} ms "
     return (
