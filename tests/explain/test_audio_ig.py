@@ -11,9 +11,9 @@ from sonolens.dsp.blur import gaussian_matrix, spread
 from sonolens.explain import baselines, paths, registry, segments, targets
 from sonolens.explain.cells import call_options, n_draws
 from sonolens.explain.contract import ExplainError, evaluate, gradient, seed_array
+from sonolens.explain.expected_gradients import draw_positions
 from sonolens.explain.ig_gain import fade_in
 from sonolens.explain.ig_guided import attribute as guided
-from sonolens.explain.ig_noisefloor import _positions
 from sonolens.explain.ig_snr import wiener_gain
 from sonolens.explain.ig_tf import frames_of, relevance
 from sonolens.models.audionet import AudioNet
@@ -353,10 +353,11 @@ def test_noise_floor_map_is_one_gradient_for_each_draw(cnn):
     assert draws.shape[1] == 32
     found = explain("ig_noisefloor", cnn, inputs, target)
     for item in range(2):
-        alphas = _positions(item, 32)
+        order, alphas = draw_positions(item, 32, 32, stratified=True)
         assert ((alphas * 32).floor() == torch.arange(32)).all()
+        assert sorted(order.tolist()) == list(range(32))
         total = 0
-        for draw, alpha in zip(draws[item], alphas, strict=True):
+        for draw, alpha in zip(draws[item][order], alphas, strict=True):
             point = draw + alpha * (inputs[item] - draw)
             grad, _ = gradient(cnn, point[None], target, torch.tensor([item]))
             total = total + (inputs[item] - draw) * grad[0] / 32

@@ -7,6 +7,9 @@ gradient_shap        b_n and alpha_n ~ U(0, 1) drawn independently, e_n ~ N(0, (
 expected_gradients   stratified: alpha_n = (n + u) / N with u ~ U(0, 1), and every baseline equally
                      often, see `draw_positions`; no noise. The same expectation, less variance
 
+`ig_noisefloor` is the second one with a point for each draw of the recording's own noise floor: it
+explains the sound against its background.
+
 All draws are functions of the item's seed, made one by one: a map depends on no chunk and no batch.
 
 References
@@ -47,7 +50,7 @@ def attribute(
     baseline: Tensor | None,
     item_seeds: Tensor,
     segments: Tensor | None = None,
-    n_draws: int = 32,
+    n_draws: int | None = 32,
     noise_stdev: float = 0.0,
     chunk_size: int = 32,
     stratified: bool = True,
@@ -59,7 +62,7 @@ def attribute(
     model, inputs, target, baseline, item_seeds, segments
         See `contract.Method`; every baseline is a draw of the reference distribution.
     n_draws
-        Points per item.
+        Points per item; None: one for each baseline.
     noise_stdev
         Standard deviation of the noise on the input as a share of the item's range.
     chunk_size
@@ -78,13 +81,14 @@ def attribute(
     ExplainError
         No or ill-shaped baseline; n_draws or chunk_size below 1, noise_stdev below 0.
     """
+    inputs = inputs.detach()
+    starts = require_baseline(baseline, inputs, "expected gradients").detach()
+    n_draws = starts.shape[1] if n_draws is None else n_draws
     if n_draws < 1 or chunk_size < 1 or noise_stdev < 0:
         raise ExplainError(
             f"expected gradients: n_draws {n_draws}, chunk_size {chunk_size}, noise_stdev "
             f"{noise_stdev}; need at least 1, 1 and 0"
         )
-    inputs = inputs.detach()
-    starts = require_baseline(baseline, inputs, "expected gradients").detach()
     stdevs = noise_stdev * value_range(inputs)
     maps = []
     for item, seed in enumerate(item_seeds.tolist()):

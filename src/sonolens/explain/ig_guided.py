@@ -21,11 +21,14 @@ from sonolens.explain.contract import (
     Attribution,
     ExplainError,
     Target,
+    completeness_error,
+    even_chunks,
     gradient,
     grouped,
     require_baseline,
+    target_change,
 )
-from sonolens.explain.paths import check_steps, completeness_error, even_chunks, target_change
+from sonolens.explain.paths import check_steps
 
 TOLERANCE = 1e-9
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from sonolens.dsp.blur import spread
-from sonolens.explain import ig_noisefloor, integrated_gradients
+from sonolens.explain import expected_gradients, integrated_gradients
 from sonolens.explain.contract import Attribution, ExplainError, Target, grouped
 
 
@@ -56,12 +56,13 @@ def attribute(
             f"ig_smooth: inputs {tuple(inputs.shape)}, need (batch, [channel,] freq, time)"
         )
     if n_steps is None:
-        rough = ig_noisefloor.attribute(
+        rough = expected_gradients.attribute(
             model,
             inputs,
             target,
             baseline=baseline,
             item_seeds=item_seeds,
+            n_draws=None,
             chunk_size=chunk_size,
         )
     else:

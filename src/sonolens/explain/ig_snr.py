@@ -17,8 +17,15 @@ from torch import Tensor, nn
 
 from sonolens.explain import integrated_gradients
 from sonolens.explain.baselines import floor_level
-from sonolens.explain.contract import Attribution, ExplainError, Target, grouped, require_baseline
-from sonolens.explain.paths import completeness_error, target_change
+from sonolens.explain.contract import (
+    Attribution,
+    ExplainError,
+    Target,
+    completeness_error,
+    grouped,
+    require_baseline,
+    target_change,
+)
 
 
 def attribute(

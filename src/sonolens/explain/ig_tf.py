@@ -23,9 +23,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sonolens.explain.contract import Attribution, ExplainError, Target, require_baseline
+from sonolens.explain.contract import (
+    Attribution,
+    ExplainError,
+    Target,
+    completeness_error,
+    require_baseline,
+    target_change,
+)
 from sonolens.explain.integrated_gradients import gauss_legendre
-from sonolens.explain.paths import check_steps, completeness_error, integrate, target_change
+from sonolens.explain.paths import check_steps, integrate
 
 
 def attribute(

@@ -16,9 +16,11 @@ from sonolens.explain.contract import (
     Attribution,
     ExplainError,
     Target,
-    evaluate,
+    completeness_error,
+    even_chunks,
     gradient,
     grouped,
+    target_change,
 )
 
 Steps = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -32,11 +34,6 @@ def check_steps(method: str, n_steps: int, chunk_size: int) -> None:
     """Refuse numbers below 1 with ExplainError."""
     if n_steps < 1 or chunk_size < 1:
         raise ExplainError(f"{method}: n_steps {n_steps}, chunk_size {chunk_size}; need at least 1")
-
-
-def even_chunks(n: int, chunk_size: int) -> Sequence[Tensor]:
-    """Numbers 0 to n - 1 in the fewest chunks of at most `chunk_size`, of about equal size."""
-    return torch.arange(n).tensor_split(-(-n // chunk_size))
 
 
 def polyline(curve: Curve, n_steps: int) -> Steps:
@@ -66,29 +63,6 @@ def integrate(
         grads, _ = gradient(model, points.to(like.dtype), target, rows)
         total += (grads.double() * displacements).sum(0)
     return total
-
-
-def target_change(
-    model: nn.Module, inputs: Tensor, baseline: Tensor, target: Target, chunk_size: int
-) -> Tensor:
-    """F(x) - mean_k F(b_k), shape (batch,), float64; `baseline` (batch, K, *shape)."""
-    changes = []
-    for item, (end, starts) in enumerate(zip(inputs, baseline, strict=True)):
-        points = torch.cat([starts.to(end), end[None]])
-        values = torch.cat(
-            [
-                evaluate(model, points[chunk], target, torch.full_like(chunk, item).to(end.device))
-                for chunk in even_chunks(len(points), chunk_size)
-            ]
-        ).double()
-        changes.append(values[-1] - values[:-1].mean())
-    return torch.stack(changes)
-
-
-def completeness_error(values: Tensor, change: Tensor) -> Tensor:
-    """|sum(map) - change| / |change| of each item, float64; NaN where nothing changes."""
-    missing = (values.double().flatten(1).sum(1) - change).abs()
-    return torch.where(change != 0, missing / change.abs(), torch.nan)
 
 
 def along_curves(

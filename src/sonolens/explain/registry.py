@@ -82,11 +82,12 @@ _ROWS = (
     ),
     MethodInfo(
         "ig_noisefloor",
-        "sonolens.explain.ig_noisefloor",
+        "sonolens.explain.expected_gradients",
         needs_baseline=True,
         baselines=("noise_floor",),
         n_baseline_draws=_FLOOR_DRAWS,
         options={"chunk_size": 32},
+        fixed={"n_draws": None, "stratified": True, "noise_stdev": 0.0},
     ),
     MethodInfo(
         "ig_gain",
