@@ -123,7 +123,7 @@ def run_cells(
         Options of the metrics by name (``n_coalitions``), or of one metric as ``{metric: {name:
         value}}``.
     n_items_costly
-        Metrics that explain anew take this many of the explained items, see
+        Metrics that explain anew or make sound anew take this many of the explained items, see
         `explain.cells.select_items`.
     seed
         Root of all randomness.
@@ -164,7 +164,7 @@ def run_cells(
                 continue
             every = adapter.items(key, attributions.axes["explain"]["part"])
             items = every.named(sorted(set(rows["item_id"])))
-            if info.explains:
+            if info.costly:
                 items = select_items(items, n_items_costly, seed)
             kinds = fills[key.cell] if isinstance(fills, Mapping) else fills
             blocks = batches(len(items), attributions.axes["explain"]["engine"]["chunk_size"])

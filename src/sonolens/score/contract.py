@@ -179,6 +179,11 @@ class MetricInfo:
         return "explain" in self.needs
 
     @property
+    def costly(self) -> bool:
+        """Whether a score costs many evaluations, so that few items must do."""
+        return self.explains or "audio" in self.needs
+
+    @property
     def removes(self) -> bool:
         """Whether cells are replaced by a fill; in sound they fall silent instead."""
         return "predict" in self.needs and "audio" not in self.needs

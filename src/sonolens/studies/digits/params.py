@@ -133,6 +133,7 @@ class Score(Section):
     metrics: list[str] = Field(min_length=1)
     fills: Names
     n_coalitions: int = Field(ge=3)
+    n_removal_steps: Positive
     n_noise_draws: Positive
     noise_radius: float = Field(gt=0, lt=1)
     n_items_costly: Positive

@@ -22,6 +22,8 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
         metrics=section.metrics,
         options={
             "n_coalitions": section.n_coalitions,
+            "deletion": {"n_steps": section.n_removal_steps},
+            "insertion": {"n_steps": section.n_removal_steps},
             "n_noise_draws": section.n_noise_draws,
             "noise_radius": section.noise_radius,
         },
