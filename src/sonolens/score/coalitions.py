@@ -142,7 +142,8 @@ def _smallest(draws: np.ndarray, size: int) -> np.ndarray:
         values[places >= counts[:, None]] = 1
         picked = which[values <= np.partition(values, size - 1, axis=1)[:, size - 1 : size]]
         if len(picked) == n_rows * size:  # no tie at the last place
-            return picked.reshape(n_rows, size) - n_columns * np.arange(n_rows)[:, None]
+            columns: np.ndarray = picked.reshape(n_rows, size) % n_columns
+            return columns
     return np.argpartition(draws, size - 1, axis=1)[:, :size]
 
 
