@@ -1,6 +1,7 @@
 # `make repro` and `make test` set up what they need; nothing but Python 3.11 to 3.13, git and make has to be there.
 PYTHON ?= python3
 PROFILE ?=
+FIGURES ?=
 ARGS ?=
 
 BIN := .venv/bin
@@ -27,6 +28,7 @@ help:
 	@echo 'make lint | format                        checks of style, types and layers | formatter'
 	@echo 'make bench | ui                          speed | runs in the browser'
 	@echo 'make figures | screens | docs            pictures of plots, of the browser, and pages of the docs'
+	@echo 'make figures FIGURES=figures             every picture for print: PDF and PNG of 300 dpi'
 	@echo 'make lock | clean                         pins anew | caches removed'
 
 repro: git $(SYNCED)
@@ -76,7 +78,7 @@ ui: $(SYNCED)
 	$(BIN)/sonolens ui $(ARGS)
 
 figures: $(SYNCED)
-	$(BIN)/sonolens figures
+	$(BIN)/sonolens figures $(if $(FIGURES),--output-dir '$(FIGURES)') $(ARGS)
 
 screens: $(SYNCED_DEV)
 	$(BIN)/python docs/screens.py
@@ -90,6 +92,8 @@ lock: $(UV)
 	$(COMPILE) pyproject.toml --extra tokens --extra vocoder --extra bench --extra cluster --extra s3 \
 	  --group build --group dev --constraint requirements.txt -o requirements-dev.txt $(ARGS)
 	echo 'uv>=0.9' | $(COMPILE) - -o requirements-uv.txt $(ARGS)
+	echo 'quantus==0.6.0 scikit-image>=0.25 lazy-loader>=0.4' | tr ' ' '\n' | $(COMPILE) - --no-deps \
+	  --constraint requirements-dev.txt -o requirements-parity.txt $(ARGS)
 
 clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist dvc_plots
@@ -113,6 +117,8 @@ $(SYNCED): requirements.txt pyproject.toml $(UV)
 	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(SYNCED_DEV): requirements-dev.txt $(SYNCED)
+# Quantus names opencv-python, which would overwrite the headless build: it comes without what it names.
+$(SYNCED_DEV): requirements-dev.txt requirements-parity.txt $(SYNCED)
 	$(PIP_INSTALL) --require-hashes -r requirements-dev.txt
+	$(PIP_INSTALL) --require-hashes --no-deps -r requirements-parity.txt
 	@touch $@

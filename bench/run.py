@@ -45,7 +45,7 @@ class Case:
     check     raises AssertionError unless both give the same; its text, if any, goes into the table
     target    wanted ratio peer / ours
     size      what was worked on, in words
-    clock     `cpu`, or `wall` where several threads are the point
+    clock     `cpu`; `wall` where several threads are the point; `memory`: peer and ours return MiB
     repeat    False where one run is long or has side effects
     """
 
@@ -88,6 +88,8 @@ def measure(case: Case, quick: bool) -> dict[str, Any]:
         note = case.check()
     except AssertionError as error:
         return row | {"checked": f"failed: {error}", "passed": False}
+    if case.clock == "memory":
+        return row | _memory(case, note)
     times = [_times(work, case, quick) for work in (case.peer, case.ours)]
     rounds = []
     gc.collect()
@@ -118,6 +120,21 @@ def measure(case: Case, quick: bool) -> dict[str, Any]:
         "n_rounds": len(rounds),
         "checked": note or "equal",
         "passed": ratio >= row["fail_below"],
+    }
+
+
+def _memory(case: Case, note: str | None) -> dict[str, Any]:
+    """Columns of a row that compares memory, measured once: it hardly varies."""
+    peer, ours = (float(work()) for work in (case.peer, case.ours))  # type: ignore[arg-type]
+    ratio = peer / max(ours, 1e-9)
+    return {
+        "ratio": round(ratio, 3),
+        "spread": [round(ratio, 3), round(ratio, 3)],
+        "peer_mib": peer,
+        "ours_mib": ours,
+        "n_rounds": 1,
+        "checked": note or "equal",
+        "passed": ratio >= FAIL_SHARE * case.target,
     }
 
 
@@ -174,9 +191,13 @@ def line(row: dict[str, Any]) -> str:
     if row["ratio"] is None:
         return f"{row['name']:16} {verdict:7} {row['checked']}"
     spread = "{:.2f}…{:.2f}".format(*row["spread"])
+    if row["clock"] == "memory":
+        sizes = f"{row['peer_mib']:9.0f} {row['ours_mib']:9.0f} MiB "
+    else:
+        sizes = f"{1e3 * row['peer_cpu_s']:9.2f} {1e3 * row['ours_cpu_s']:9.2f} ms "
     return (
         f"{row['name']:16} {row['ratio']:7.2f}x {spread:>14}  target {row['target']:5.1f}  "
-        f"{1e3 * row['peer_cpu_s']:9.2f} {1e3 * row['ours_cpu_s']:9.2f} ms "
+        f"{sizes}"
         f"{row['clock']:4} {verdict:7} {row['size']}"
     )
 

@@ -99,6 +99,7 @@ print("ROWS" + json.dumps([dict(id=r.info.run_id, name=r.info.run_name, status=r
     return json.loads(text.rsplit("ROWS", 1)[1].splitlines()[0])
 
 
-def level(found: list[dict], name: str) -> list[dict]:
-    """Runs of a level: `experiment` for top-level rows, `stage` for those below them."""
-    return [row for row in found if row["tags"].get("sonolens.level") == name]
+def level(found: list[dict], name: str, study: str = "digits") -> list[dict]:
+    """Runs of a study's level: `experiment` for top-level rows, `stage` for those below them."""
+    wanted = {"sonolens.level": name, "sonolens.study": study}
+    return [row for row in found if wanted.items() <= row["tags"].items()]

@@ -91,7 +91,7 @@ def test_names_and_commands_agree(pipeline: dict[str, StageSpec]) -> None:
     for name, spec in pipeline.items():
         study, stage, cell = command_of(spec)
         assert name == "-".join(part for part in (study, stage, cell) if part)
-        assert study in [*studies(), "overview"]
+        assert study in studies()
         assert stage in STAGES
         assert (ROOT / f"src/sonolens/studies/{study}/{stage}.py").is_file()
 
@@ -175,6 +175,24 @@ def test_publish_depends_on_all_that_its_key_is_made_of(pipeline: dict[str, Stag
         listed = tuple(f"{path}/" for path in publish.deps)  # a folder stands for its files
         missing = {path for path in code | raw if not f"{path}/".startswith(listed)}
         assert not missing, f"{name}: add these to its deps"
+
+
+def test_publish_follows_the_studies_whose_results_it_shows(pipeline: dict[str, StageSpec]) -> None:
+    """Their keys are part of its key, and their published.json holds theirs."""
+    for name, publish in pipeline.items():
+        if not name.endswith("-publish"):
+            continue
+        study = name.split("-")[0]
+        read = {path for other in pipeline.values() if other.name.startswith(f"{study}-")
+                for path in other.data}  # fmt: skip
+        others = {
+            other.name.split("-")[0]
+            for other in pipeline.values()
+            for path in read
+            if any(covers(out, path) for out in other.outputs)
+        }
+        needed = {f"metrics/{other}/published.json" for other in others - {study}}
+        assert needed <= set(publish.deps), f"{name}: add these to its deps"
 
 
 def test_outputs_do_not_overlap(pipeline: dict[str, StageSpec]) -> None:

@@ -235,6 +235,100 @@ class ToyAdapter:
         return "toy"
 
 
+class Counted(nn.Module):
+    """Counts the inputs that all models of a class have read, and the largest batch of them."""
+
+    n_forward = 0
+    largest_batch = 0
+
+    def count(self, inputs: Tensor) -> None:
+        kind = type(self)
+        kind.n_forward += len(inputs)
+        kind.largest_batch = max(kind.largest_batch, len(inputs))
+
+
+class FrameGRU(Counted):
+    """Mask (batch, freq, time) in [0, 1] of a spectrogram (batch, freq, time), by a causal GRU."""
+
+    def __init__(self, n_freq: int = 6, n_hidden: int = 5, seed: int = 0) -> None:
+        super().__init__()
+        self.mask = GRUMask(n_freq, n_hidden, seed)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.count(inputs)
+        return self.mask(inputs.unsqueeze(1)).squeeze(1)
+
+
+class LipReader(Counted):
+    """Mel (batch, n_mels, frames) of a film (batch, 1, frames, height, width), by a CNN-LSTM."""
+
+    def __init__(self, n_mels: int = 5, seed: int = 0) -> None:
+        super().__init__()
+        with rng.forked(seed, "LipReader"):
+            self.conv = nn.Conv3d(1, 4, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+            self.norm = nn.BatchNorm3d(4)
+            self.relu = nn.ReLU()
+            self.lstm = nn.LSTM(4 * 4, 6, batch_first=True, bidirectional=True)
+            self.head = nn.Linear(12, n_mels)
+            with torch.no_grad():
+                self.norm.running_mean.normal_()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.count(inputs)
+        seen = self.relu(self.norm(self.conv(inputs)))
+        pooled = functional.adaptive_avg_pool3d(seen, (inputs.shape[2], 2, 2))
+        hidden, _ = self.lstm(pooled.transpose(1, 2).flatten(2))
+        return self.head(hidden).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class MaskAdapter(ToyAdapter):
+    """A study of a mask-estimating net, two bins of its mask are explained."""
+
+    study: str = "toy_mask"
+
+    def load(self, key: CellKey) -> nn.Module:
+        return FrameGRU(seed=key.model_seed).eval().requires_grad_(False)
+
+    def inputs(self, key: CellKey, items: Items) -> Tensor:
+        clips = [torch.rand(6, 9, generator=rng.torch_generator(name)) for name in items.ids]
+        return torch.stack(clips)
+
+    def targets(
+        self, key: CellKey, items: Items, model: nn.Module, inputs: Tensor
+    ) -> dict[str, Target]:
+        return {"bin_2_7": targets.mask_bin(2, 7), "bin_0_3": targets.mask_bin(0, 3)}
+
+    def n_classes(self, key: CellKey) -> None:
+        return None
+
+    def axes(self, key: CellKey) -> dict[str, Any]:
+        return {"scale": SCALE, "names": ["freq", "time"]}
+
+
+@dataclass(frozen=True)
+class FilmAdapter(MaskAdapter):
+    """A study of a net from film to mel; the energy of a band of the mel is explained."""
+
+    study: str = "toy_film"
+
+    def load(self, key: CellKey) -> nn.Module:
+        return LipReader(seed=key.model_seed).eval().requires_grad_(False)
+
+    def inputs(self, key: CellKey, items: Items) -> Tensor:
+        films = [torch.rand(1, 4, 8, 8, generator=rng.torch_generator(name)) for name in items.ids]
+        return torch.stack(films)
+
+    def targets(
+        self, key: CellKey, items: Items, model: nn.Module, inputs: Tensor
+    ) -> dict[str, Target]:
+        return {"low_band": targets.BandEnergy(0, 2), "high_band": targets.BandEnergy(2, 5, "sum")}
+
+    def axes(self, key: CellKey) -> dict[str, Any]:
+        scale = {"min": 0.0, "max": 1.0, "black": 0.0}
+        return {"scale": scale, "names": ["channel", "frame", "height", "width"]}
+
+
 @dataclass(frozen=True)
 class AudioToyAdapter(ToyAdapter):
     """As ToyAdapter, but the inputs are log-mels of harmonic tones with noise."""

@@ -10,7 +10,7 @@ import torch
 from run import Case
 from torch import Tensor, nn
 
-from cases.explain import _network
+from cases.explain import network as small_network
 from sonolens import rng
 from sonolens.explain import integrated_gradients
 from sonolens.explain.contract import Items
@@ -38,7 +38,7 @@ class _Free(nn.Module):
 
 def cases() -> list[Case]:
     """Rows fc_1, fc_9methods, fc_overhead, sparseness and average_sensitivity."""
-    network, free = _network().requires_grad_(False), _Free().eval()
+    network, free = small_network().requires_grad_(False), _Free().eval()
     inputs = torch.rand(N_ITEMS, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     maps = torch.randn(
         N_METHODS, N_ITEMS, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1)

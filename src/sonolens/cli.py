@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import shlex
 import sys
@@ -34,7 +35,9 @@ app.command("record")(cli_docs.record)
 app.command("figures")(cli_docs.figures)
 app.add_typer(cli_docs.app, name="docs")
 for study in studies():
-    app.add_typer(importlib.import_module(f"sonolens.studies.{study}.commands").app, name=study)
+    commands = f"sonolens.studies.{study}.commands"
+    if importlib.util.find_spec(commands) is not None:  # a comparison of studies has none
+        app.add_typer(importlib.import_module(commands).app, name=study)
 
 
 @params_app.command("check")
@@ -44,8 +47,8 @@ def check() -> None:
     raw = Path("data", "raw")
     known = sorted(path.name for path in raw.glob("*") if path.is_dir())
     for study in studies():
-        source = getattr(checked, study).source
-        if source not in known:
+        source = getattr(getattr(checked, study), "source", None)
+        if source is not None and source not in known:
             raise base.ParamsError(
                 f"params.yaml: {study}.source: found {source!r}, need one of {', '.join(known)}; "
                 f"`sonolens data add {source} PATH` brings recordings in under this name"

@@ -26,14 +26,41 @@ def record(
     )
 
 
-def figures() -> None:
-    """Copy the pictures of the docs, made small, from plots to docs/images."""
+def figures(
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(help="write pictures for print, PDF and PNG of 300 dpi, below this folder"),
+    ] = None,
+    study: Annotated[
+        list[str] | None, typer.Option(help="whose pictures for print; by default all studies'")
+    ] = None,
+) -> None:
+    """Copy the pictures of the docs, made small, from plots to docs/images.
+
+    With --output-dir, draw every picture of the report stages again, for print.
+    """
+    if output_dir is not None:
+        _print_figures(output_dir, study)
+        return
+    if study:
+        raise typer.BadParameter("--study chooses pictures for print: give --output-dir, too")
     from sonolens.report import page_images
 
     sizes = page_images.copy_all(Path.cwd())
     for path, size in sizes.items():
         typer.echo(f"{path}: {size / 1000:.0f} kB")
     typer.echo(f"{sum(sizes.values()) / 1000:.0f} of {page_images.MAX_BYTES / 1000:.0f} kB")
+
+
+def _print_figures(folder: Path, chosen: list[str] | None) -> None:
+    from sonolens import stages
+    from sonolens.pipeline import load_pipeline
+
+    root = Path.cwd()
+    names = load_pipeline(root)
+    for study in chosen or [name for name in stages.studies() if f"{name}-report" in names]:
+        for path in stages.redraw(root, study, folder):
+            typer.echo(str(path))
 
 
 @app.command()

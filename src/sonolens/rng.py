@@ -53,9 +53,15 @@ def forked(*parts: int | str) -> Iterator[None]:
 
     The one place for code that knows only global generators (initialisation, dropout).
     """
+    with seeded(seed_for(*parts)):
+        yield
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """`forked` with a bare seed, for what must draw the very numbers that another library draws."""
     import torch
 
-    seed = seed_for(*parts)
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=devices):

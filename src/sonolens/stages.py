@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from sonolens import cost, errors, interrupts, keys, parallel
 from sonolens import params as base
 from sonolens.pipeline import (
     MAIN_ROOT_MARK,
+    StageFiles,
     StageSpec,
     load_pipeline,
     main_root,
@@ -162,6 +164,37 @@ def run(root: Path, study: str, stage: str, cell: str | None = None) -> None:
             if ours:  # no other experiment has begun to train the same
                 shutil.rmtree(checkpoints)
     track.note_stage(root, spec, values, started, ended, cell=cell)
+
+
+def redraw(root: Path, study: str, folder: Path) -> list[Path]:
+    """Draw the pictures of `<study>-report` for print: PDF and PNG of 300 dpi in `folder`/<study>.
+
+    They show what the workspace holds now; the stage's own outputs stay as they are.
+
+    Raises
+    ------
+    StageError
+        There is no such stage, or it lacks inputs.
+    """
+    guard(root)
+    values = base.load_yaml(root / "params.yaml")
+    checked = base.validate(values, params_model(), "params.yaml")
+    pipeline, name = load_pipeline(root, values), f"{study}-report"
+    if name not in pipeline:
+        known = [other for other in pipeline if other.endswith("-report")]
+        raise StageError(f"dvc.yaml: no stage {name}; it has {', '.join(known)}")
+    spec = pipeline[name]
+    _need_inputs(root, spec)
+    figures = importlib.import_module("sonolens.report.figures")
+    track = importlib.import_module("sonolens.track")
+    module = importlib.import_module(f"sonolens.studies.{study}.report")
+    with tempfile.TemporaryDirectory() as staging, figures.publication(folder / study):
+        module.run(
+            base.StageParams(getattr(checked, study), checked.common, checked.runtime),
+            StageFiles(root, spec, Path(staging)),
+            track.Record(),
+        )
+    return sorted(path for path in (folder / study).iterdir() if path.suffix in (".pdf", ".png"))
 
 
 def _unpublish(root: Path, study: str, stage: str) -> None:

@@ -99,11 +99,18 @@ def test_items_do_not_influence_each_other():
     torch.testing.assert_close(make()(batch)[:1], make()(batch[:1]), atol=2e-6, rtol=0)
 
 
-def test_linear_mask_of_ones_is_one_inside_the_bands():
-    linear = make().linear_mask(torch.ones(64, 64))
+def test_linear_mask_of_ones_is_one_everywhere():
+    linear = make().linear_mask(torch.ones(64, 64, dtype=torch.float64))
+    torch.testing.assert_close(linear, torch.ones(257, 65, dtype=torch.float64))
+
+
+def test_linear_mask_of_bins_outside_all_bands_is_that_of_the_nearest():
+    mask = torch.zeros(64, 64)
+    mask[0], mask[-1] = 0.25, 0.75
+    linear = make().linear_mask(mask)
     bins_hz = np.linspace(0, 4000, 257)
-    assert torch.allclose(linear[(bins_hz > 60) & (bins_hz < 3950)], torch.tensor(1.0))
-    assert linear.shape == (257, 65)
+    assert torch.equal(linear[bins_hz <= 50], torch.full((4, 65), 0.25))
+    assert torch.equal(linear[-1], torch.full((65,), 0.75))
 
 
 def test_mel_scale_inverse():

@@ -3,9 +3,11 @@ import pytest
 
 import toys
 from sonolens import rng
+from sonolens.dsp.scale import WAVEFORM_SCALE
 from sonolens.explain import cells, checks
 from sonolens.explain.contract import CellKey, ExplainError, Items, map_of
 from sonolens.explain.shards import Shards
+from sonolens.models.audionet import AudioNet
 from sonolens.params import Runtime
 from sonolens.store import ArrayStore
 
@@ -173,8 +175,8 @@ def test_maps_of_different_sizes_are_kept_flat(tmp_path):
 
 
 def test_a_loud_baseline_and_wrong_names_are_refused(tmp_path):
-    with pytest.raises(ExplainError, match="'train_mean': louder"):
-        run(tmp_path, adapter=toys.ToyAdapter(loud=True), baselines=["train_mean"])
+    with pytest.raises(ExplainError, match="'train_mean_map': louder"):
+        run(tmp_path, adapter=toys.ToyAdapter(loud=True), baselines=["train_mean_map"])
     assert not (tmp_path / "maps").exists()
     with pytest.raises(ExplainError, match="'n_step': unknown; did you mean n_steps"):
         run(tmp_path, options={"n_step": 3})
@@ -250,3 +252,44 @@ def test_selection_is_spread_nested_and_independent_of_order():
     assert cells.select_items(chosen, 10, 0) == few
     assert cells.select_items(items, 48, 1) != chosen
     assert len(cells.select_items(items, 1000, 0)) == 240
+
+
+def test_methods_bring_their_own_baseline_and_number_of_draws(tmp_path, monkeypatch):
+    asked = []
+    baseline = toys.ToyAdapter.baseline
+
+    def noted(self, key, kind, items, inputs, n_draws):
+        asked.append((kind, n_draws))
+        return baseline(self, key, kind, items, inputs, n_draws)
+
+    monkeypatch.setattr(toys.ToyAdapter, "baseline", noted)
+    chosen = {"keys": KEYS[:1], "n_items": 2, "baselines": ["noise_floor"]}
+    run(tmp_path, methods=["ig_noisefloor", "ig_gain", "energy"], **chosen)
+    assert set(asked) == {("noise_floor", 32), ("silence", 8), ("noise_floor", 8)}
+    draws = ArrayStore(tmp_path / "maps").axes["explain"]["n_draws"]
+    assert draws == {"ig_noisefloor": 32, "ig_gain": 8, "energy": 8}
+    asked.clear()
+    options = {"chunk_size": 4, "n_baseline_draws": 5}
+    report = run(tmp_path, "few", methods=["ig_noisefloor"], options=options, **chosen)
+    assert set(asked) == {("noise_floor", 5)} and report.n_reused == 0
+
+
+def test_maps_on_other_axes_are_kept_flat_with_their_names(tmp_path):
+    class Waveforms(toys.ToyAdapter):
+        def inputs(self, key, items):
+            return super().inputs(key, items).flatten(2)[..., :200] - 0.5
+
+        def load(self, key):
+            with rng.forked(key.model_seed, "net"):
+                return AudioNet(4, width=0.05, n_samples=200).eval().requires_grad_(False)
+
+        def axes(self, key):
+            return {"scale": WAVEFORM_SCALE, "names": ["channel", "time"]}
+
+    options = {"n_steps": 4, "chunk_size": 4, "ig_tf": {"win_length": 32}}
+    run(
+        tmp_path, adapter=Waveforms(), keys=KEYS[:1], methods=["ig_tf", "saliency"], options=options
+    )
+    store = ArrayStore(tmp_path / "maps")
+    assert store.axes["map_axes"] == {"ig_tf": ["freq", "time"]}
+    assert map_of(store, 0).shape == (17, 14) and map_of(store, len(store) - 1).shape == (1, 200)

@@ -13,12 +13,21 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import project
 from sonolens.pipeline import load_pipeline
 
 pytestmark = pytest.mark.pipeline
 
-STABLE = {".json", ".csv", ".parquet", ".npy", ".safetensors", ".png"}  # see test_byte_stability
-TEXT = {".json", ".csv"}
+STABLE = {
+    ".json",
+    ".csv",
+    ".parquet",
+    ".npy",
+    ".safetensors",
+    ".png",
+    ".md",
+}  # see test_byte_stability
+TEXT = {".json", ".csv", ".md"}
 DATE = re.compile(r"\b20\d\d-\d\d-\d\d[T ]\d\d:\d\d|\b\d\d:\d\d:\d\d\b")
 ABSOLUTE = re.compile(r"(?<![\w.])(?:/(?:home|root|tmp|var|Users|mnt|work)/|[A-Z]:\\)")
 
@@ -78,3 +87,20 @@ def test_no_times_hosts_paths_or_runs(repro):
         seconds = [int(digits) for digits in re.findall(r"(?<![\d.])1\d{9}(?!\d)", words)]
         found += [f"{name}: {value}" for value in seconds if abs(value - began) < 86_400]
     assert not found
+
+
+def test_results_under_the_names_of_audio_xai(repro, tmp_path):
+    command = ["sonolens", "digits", "export", "--output-dir", str(tmp_path), "--n-maps", "1"]
+    text = project.run(repro, *command)
+    written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
+    assert f"{len(written)} files written" in text
+    metrics = {path.rpartition("/")[2] for path in written if "/metrics/" in path}
+    assert {
+        "sparseness_formant_words_saliency_32.csv",
+        "sparseness_sklearn_digits_saliency_16.csv",
+        "faithfulness_patch_integrated_gradients_legacy_zero.csv",
+    } <= metrics
+    maps = {path.rpartition(".")[0] for path in written if "/visualizations/" in path}
+    assert any("/sklearn_digits_integrated_gradients_black_16_" in path for path in maps)
+    assert {f"{path}{kind}" for path in maps for kind in (".npy", ".png")} <= written
+    assert "checkpoints/formant_words_resnet18_narrow_32.safetensors" in written

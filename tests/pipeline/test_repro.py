@@ -40,6 +40,16 @@ def test_pictures_are_there(repro):
     } <= pages
 
 
+def test_the_overview_has_its_leaderboard_and_its_row(repro):
+    summary = json.loads((repro / "metrics/overview/summary.json").read_text())
+    assert summary["n_corpus"] == 1
+    pages = {path.name for path in (repro / "plots/overview/pages/report").iterdir()}
+    assert {"leaderboard.png", "leaderboard_summary.md"} <= pages
+    (row,) = level(rows(repro), "experiment", "overview")
+    assert row["status"] == "FINISHED"
+    assert row["metrics"]["n_corpus"] == 1
+
+
 def test_nothing_is_left_in_staging(repro):
     assert not list((repro / ".dvc/tmp/sonolens/staging").glob("*"))
     assert not list((repro / ".dvc/tmp/sonolens/ckpt").glob("*/"))

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from sonolens.dsp.spectrogram import LogMel
 from sonolens.report import figures
@@ -117,3 +118,25 @@ def test_every_picture_is_written_and_the_same_again(tmp_path):
         make(second)
         assert first.read_bytes() == second.read_bytes()
         assert first.read_bytes().startswith(b"\x89PNG")
+
+
+def test_for_print_there_is_a_pdf_and_a_fine_picture(tmp_path):
+    counts = np.array([[1, 0], [1, 1]])
+
+    def draw(page, folder):
+        with figures.publication(folder):
+            figures.confusion_matrix(counts, ["a", "b"], page)
+
+    draw(tmp_path / "page.png", tmp_path / "print")
+    draw(tmp_path / "page.png", tmp_path / "again")
+    assert {path.name for path in (tmp_path / "print").iterdir()} == {"page.pdf", "page.png"}
+    with Image.open(tmp_path / "page.png") as page, Image.open(tmp_path / "print/page.png") as fine:
+        assert fine.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+        assert fine.width / page.width == pytest.approx(300 / figures.DPI, abs=0.01)
+    pdf = (tmp_path / "print/page.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert b"/FontFile2" in pdf  # TrueType: letters stay letters
+    assert pdf == (tmp_path / "again/page.pdf").read_bytes()
+    (tmp_path / "print/page.pdf").unlink()
+    figures.confusion_matrix(counts, ["a", "b"], tmp_path / "page.png")
+    assert not (tmp_path / "print/page.pdf").exists()  # outside of the block nothing is added

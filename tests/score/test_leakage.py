@@ -62,7 +62,7 @@ def report(
 ) -> dict[str, float]:
     rows = manifest(classes, durations_s)
     found = leakage.leakage_report(rows, features, LEAKY, BY_PERSON, **OPTIONS)
-    assert list(found) == ["leaky", "person", "metadata", "permuted"]
+    assert list(found) == ["leaky", "person", "metadata", "permuted", "identity"]
     assert all(interval.n_person == N_PERSON for interval in found.values())
     return {name: interval.value for name, interval in found.items()}
 
@@ -73,6 +73,7 @@ def test_knowing_the_person_is_worth_much_where_persons_are_in_both_parts_and_no
     assert found["leaky"] > 0.95
     assert abs(found["person"] - 0.5) < 0.2
     assert found["leaky"] - found["person"] > 0.3
+    assert found["identity"] > 0.95
     assert abs(found["permuted"] - 0.5) < 0.1
     assert abs(found["metadata"] - 0.5) < 0.2
 
@@ -84,6 +85,11 @@ def test_a_cue_in_the_sound_is_found_under_both_splits():
     assert found["person"] > 0.9
     assert abs(found["permuted"] - 0.5) < 0.1
     assert abs(found["metadata"] - 0.5) < 0.1
+
+
+def test_persons_without_a_voice_cannot_be_told_apart():
+    classes = item_classes()
+    assert report(classes, voices(classes, identity=0, cue=4))["identity"] < 3 / N_PERSON
 
 
 def test_a_cue_in_the_duration_is_found_without_listening():

@@ -79,10 +79,11 @@ def test_all_metrics_score_all_maps(maps, tmp_path):
         scores["person_id"].str[-1].astype(int) == scores["item_id"].str[-2:].astype(int) % 3
     ).all()
     params = scores.groupby("metric")["metric_params"].first()
-    assert (
-        '"fill": "silence"' in params["faithfulness_patch"]
-        and '"n_coalitions": 6' in params["faithfulness_patch"]
-    )
+    assert '"n_coalitions": 6' in params["faithfulness_patch"]
+    removing = {name for name, info in registry.METRICS.items() if info.removes}
+    assert set(scores.query("fill == 'silence'")["metric"]) == removing
+    others = registry.METRICS.keys() - removing - mute
+    assert set(scores.query("fill == 'none'")["metric"]) == others
     assert params["sparseness"] == "{}"
     means = scores.groupby(["metric", "method"])["score"].mean()
     assert means["mprt", "random"] == 1 and means["mprt", "energy"] == 1
@@ -172,10 +173,23 @@ def test_damaged_shard_is_computed_anew(maps, tmp_path):
 
 def test_options_and_fill_are_in_the_key(maps, tmp_path):
     first = run(maps, tmp_path, ["faithfulness_patch"])
-    for change in ({"options": {"n_coalitions": 7}}, {"fill": "train_mean"}, {"seed": 1}):
+    for change in ({"options": {"n_coalitions": 7}}, {"fills": ["train_mean"]}, {"seed": 1}):
         other = run(maps, tmp_path, ["faithfulness_patch"], **change)
         assert other.n_reused == 0
         assert not np.allclose(first.scores["score"], other.scores["score"], equal_nan=True)
+
+
+def test_metrics_that_remove_cells_run_with_every_fill(maps, tmp_path):
+    fills = ["silence", "train_mean"]
+    both = run(maps, tmp_path, ["faithfulness_patch", "sparseness"], fills=fills).scores
+    assert both.groupby("metric")["fill"].unique().map(list).to_dict() == {
+        "faithfulness_patch": fills,
+        "sparseness": ["none"],
+    }
+    for fill in fills:
+        alone = run(maps, tmp_path / "alone", ["faithfulness_patch"], fills=[fill]).scores
+        found = both.query("fill == @fill").reset_index(drop=True)
+        pd.testing.assert_frame_equal(found, alone, check_exact=True)
 
 
 def test_maps_of_different_sizes(tmp_path):
@@ -192,3 +206,18 @@ def test_wrong_names_are_refused_and_a_failing_metric_fails_the_run(maps, tmp_pa
         run(maps, tmp_path, options={"n_coalition": 3})
     with pytest.raises(ScoreError, match="at least 3"):
         run(maps, tmp_path, options={"n_coalitions": 2})
+
+
+class InHz(toys.ToyAdapter):
+    """With bands in Hz."""
+
+    def axes(self, key):
+        return super().axes(key) | {"frequencies_hz": np.linspace(50, 4000, 16).tolist()}
+
+
+def test_maps_explained_anew_see_the_same_draws_of_the_baseline(tmp_path):
+    maps = explain(tmp_path, ["ig_noisefloor", "ig_band"], InHz(), KEYS[:1])
+    options = {"noise_radius": 1e-7, "n_noise_draws": 1}
+    tables = run(maps, tmp_path, ["average_sensitivity"], adapter=InHz(), options=options)
+    assert set(tables.scores["method"]) == {"ig_noisefloor", "ig_band"}
+    assert tables.scores["score"].max() < 1e-3

@@ -18,6 +18,7 @@ from sonolens.dsp.regions import mask_from_tracks
 from sonolens.dsp.spectrogram import LogMel
 from sonolens.explain import baselines, registry, targets
 from sonolens.explain.contract import CellKey, seed_array
+from sonolens.intervene.versions import KINDS
 from sonolens.models import checkpoint
 from sonolens.studies.digits import commands
 from sonolens.studies.digits.datasets import parse_key, permuted
@@ -144,6 +145,12 @@ def test_own_recordings(recordings, tmp_path):
     assert maps["integrated_gradients_silence"].shape == maps["input"].shape == (64, 64)
     for name in ("word 0.png", "word 1_saliency_kept.wav", "word 1_saliency_removed.wav"):
         assert (out / name).stat().st_size > 0
+    page = (out / "listening.html").read_text()
+    assert page.count("<audio") == 4 * len(KINDS)
+    assert "2 of 2 files" in page
+    for name in ("word 0", "word 1"):
+        assert page.count(f"File: {name}.wav") == 2
+    assert str(out / "listening.html") in result.output
 
 
 def test_kept_and_removed_add_up_to_the_window(recordings, tmp_path):
@@ -156,7 +163,7 @@ def test_kept_and_removed_add_up_to_the_window(recordings, tmp_path):
         for part in ("kept", "removed")
     ]
     original = soundfile.read(recordings / "word 0.wav")[0]
-    assert np.corrcoef(parts[0] + parts[1], original)[0, 1] > 0.99
+    np.testing.assert_allclose(parts[0] + parts[1], original, atol=2**-15)
     assert all(0 < np.abs(part).max() < 1 for part in parts)
 
 

@@ -58,8 +58,9 @@ def scores() -> pd.DataFrame:
     table = predictions()
     right = (table["class_index"] == table["predicted"]).astype(float)
     table = table.assign(
-        method="saliency", baseline="none", metric="sparseness", metric_params="{}", score=right
-    )
+        method="saliency", baseline="none", metric="sparseness", fill="none", metric_params="{}",
+        score=right,
+    )  # fmt: skip
     table.loc[table["item_id"] == "bob0", "score"] = np.nan
     return table
 
@@ -108,6 +109,15 @@ def test_score_names_follow_the_same_grammar():
         "xai_sparseness_saliency_permuted",
         "xai_sparseness_saliency_audio-32_permuted",
     }
+
+
+def test_of_several_fills_the_first_stands_in_the_summary():
+    table = scores().assign(metric="faithfulness_patch", fill="silence")
+    other = table.assign(fill="legacy_zero", score=-1.0)
+    both = tables.score_table(pd.concat([other, table]), **headline.bootstrap_options(params()))
+    assert len(both) == 2 * len(summary.with_first_fill(params(), both))
+    metrics = summary.xai_metrics(params(), both, table)
+    assert metrics["xai_faithfulness_patch_saliency"] > 0
 
 
 def test_seed_table_keeps_seeds_apart():

@@ -272,16 +272,22 @@ def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> float:
     ValueError
         If the waveform is not one-dimensional, is empty or holds NaN or infinite samples.
     """
+    content, gain = wav(waveform, sample_rate, path)
+    with whole(Path(path)) as stream:
+        stream.write(content)
+    return gain
+
+
+def wav(waveform: np.ndarray, sample_rate: int, name: Path | str) -> tuple[bytes, float]:
+    """Content of the file that `write_wav` writes, and the gain; `name` stands in its errors."""
     values = np.asarray(waveform, dtype=np.float64)
     if values.ndim != 1 or len(values) == 0:
-        raise ValueError(f"{path}: waveform has shape {values.shape}, need (time,) with time > 0")
+        raise ValueError(f"{name}: waveform has shape {values.shape}, need (time,) with time > 0")
     if not np.isfinite(values).all():
-        raise ValueError(f"{path}: {int((~np.isfinite(values)).sum())} samples are NaN or infinite")
+        raise ValueError(f"{name}: {int((~np.isfinite(values)).sum())} samples are NaN or infinite")
     peak = float(np.abs(values).max())
     gain = 1.0 if peak <= 1 else 1 / peak
     # libsndfile would lose the reason when the disk is full.
     content = io.BytesIO()
     soundfile.write(content, pcm_16(values * gain), sample_rate, subtype="PCM_16", format="WAV")
-    with whole(Path(path)) as stream:
-        stream.write(content.getbuffer())
-    return gain
+    return content.getvalue(), gain

@@ -1,6 +1,7 @@
 """The scales that maps and baselines of the classifiers live on.
 
-Sound: (dB + 80) / 80 in [0, 1], 0 is silence. Pictures: grey in [0, 1], 0 is black.
+Sound: (dB + 80) / 80 in [0, 1], 0 is silence. Waveforms: [-1, 1], 0 is silence, which is not the
+lowest value. Pictures: grey in [0, 1], 0 is black.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor
 RANGE_DB = 80.0
 Reference = Literal["clip_max", "full_scale"]
 SCALE = {"unit": "(dB + 80) / 80", "min": 0.0, "max": 1.0, "range_db": RANGE_DB, "silence": 0.0}
+WAVEFORM_SCALE = {"unit": "full scale", "min": -1.0, "max": 1.0, "silence": 0.0}
 GREY_SCALE = {"unit": "grey level", "min": 0.0, "max": 1.0, "black": 0.0}
 
 

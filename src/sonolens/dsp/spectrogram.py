@@ -103,10 +103,15 @@ class LogMel:
         """Mask on mel bands to STFT bins.
 
         Shape (n_mels, n_frames) -> (n_fft // 2 + 1, n_frames + 1). Each bin gets the mean of the
-        bands it feeds, weighted by their filters; bins outside all bands get 0.
+        bands it feeds, weighted by their filters. Bins outside all bands, which the model does not
+        hear, go with the nearest band: a mask of ones is one everywhere.
         """
-        weights = self.filters(mask.dtype)
-        linear = (weights.T @ mask) / weights.sum(0).clamp_min(1e-12).unsqueeze(1)
+        weights = self.filters(mask.dtype).T.clone()
+        unheard = (weights.sum(1) == 0).numpy()
+        bins_hz = np.linspace(0, self.sample_rate / 2, len(weights))[unheard]
+        nearest = np.abs(bins_hz[:, None] - self.frequencies_hz).argmin(1)
+        weights[np.flatnonzero(unheard), nearest] = 1
+        linear = (weights / weights.sum(1, keepdim=True)) @ mask
         return torch.cat([linear, linear[:, -1:]], dim=1)
 
     def axes(self) -> dict[str, Any]:

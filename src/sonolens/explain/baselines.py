@@ -1,6 +1,7 @@
 """What an input is compared with. On a dB scale zero is not silence, so no baseline is the default.
 
-A scale is axes["scale"]: `min` is silence, `max` the loudest value, `range_db` the dB between them.
+A scale is axes["scale"]. Of levels: `min` is `silence`, `max` the loudest value, `range_db` the dB
+between them. A waveform's has `silence` (0) and no `range_db`, a picture's `black`.
 
 References
 ----------
@@ -21,11 +22,21 @@ from torch import Tensor
 from sonolens import rng
 from sonolens.explain.contract import ExplainError
 
-KINDS = ("silence", "legacy_zero", "noise_floor", "train_mean", "black")
+KINDS = (
+    "silence",
+    "legacy_zero",
+    "noise_floor",
+    "low_energy",
+    "train_mean",
+    "train_mean_map",
+    "black",
+)
 LEGACY = "legacy_zero"
+OF_TRAINING = ("train_mean", "train_mean_map")
 MAX_LOUDER_SHARE = 0.95
 FLOOR_QUANTILE = 0.10
 FLOOR_SPREAD_DB = 3.0
+LOW_ENERGY_QUANTILE = 0.20
 
 
 def make(
@@ -52,7 +63,7 @@ def make(
     n_draws
         Number K of draws, for the kinds that draw.
     train_mean, shape=(*shape)
-        Mean input of the training fold, for ``train_mean``.
+        Mean input of the training fold, for the kinds OF_TRAINING.
 
     Returns
     -------
@@ -75,13 +86,16 @@ def make(
                 "baseline noise_floor: no item_seeds; it draws, so give a seed per item"
             )
         return noise_floor(inputs, axes, item_seeds, n_draws)
-    if kind == "train_mean":
+    if kind == "low_energy":
+        return low_energy(inputs, axes)
+    if kind in OF_TRAINING:
         if train_mean is None or train_mean.shape != inputs.shape[1:]:
             found = None if train_mean is None else tuple(train_mean.shape)
             raise ExplainError(
-                f"baseline train_mean: found {found}, need a map {tuple(inputs.shape[1:])}"
+                f"baseline {kind}: found {found}, need a map {tuple(inputs.shape[1:])}"
             )
-        return train_mean.to(inputs)[None, None]
+        mean = train_mean.to(inputs)
+        return (flat_mean(mean, axes) if kind == "train_mean" else mean)[None, None]
     raise ExplainError(f"baseline {kind!r}: unknown; need one of {', '.join(KINDS)}")
 
 
@@ -97,8 +111,27 @@ def black(inputs: Tensor, axes: dict[str, Any]) -> Tensor:
 
 def legacy_zero(inputs: Tensor, axes: dict[str, Any]) -> Tensor:
     """0 dB everywhere, shape (1, 1, *shape): the loudest value, once used as if it were silence."""
-    _scale(axes, "silence")  # 0 dB is a level; a picture has none
+    _scale(axes, "range_db")  # 0 dB is a level; pictures and waveforms have none
     return _constant(inputs, _scale(axes, "max"))
+
+
+def flat_mean(mean: Tensor, axes: dict[str, Any]) -> Tensor:
+    """Mean map (*shape) without its shape: every band its mean over time, a picture one grey."""
+    if "black" in axes.get("scale", {}):
+        return mean.mean().expand_as(mean)
+    return mean.mean(-1, keepdim=True).expand_as(mean)
+
+
+def low_energy(inputs: Tensor, axes: dict[str, Any]) -> Tensor:
+    """Input without its louder cells, shape (batch, 1, *shape).
+
+    Cells above the 20 % quantile of their item are set to silence. After audio-xai's
+    `low_energy_mask`, which took the quantile over a batch and set them to 0 dB.
+    """
+    limit = torch.quantile(inputs.flatten(1).double(), LOW_ENERGY_QUANTILE, dim=1)
+    quiet = inputs <= limit.view(-1, *[1] * (inputs.ndim - 1))
+    _scale(axes, "range_db")  # only levels are quiet or loud
+    return torch.where(quiet, inputs, _scale(axes, "silence")).unsqueeze(1)
 
 
 def noise_floor(
@@ -111,14 +144,18 @@ def noise_floor(
     """
     low, high = _scale(axes, "min"), _scale(axes, "max")
     spread = FLOOR_SPREAD_DB * (high - low) / _scale(axes, "range_db")
-    floor = torch.quantile(inputs.double(), FLOOR_QUANTILE, dim=-1, keepdim=True)
     draws = []
-    for item_floor, seed in zip(floor, item_seeds, strict=True):
+    for item_floor, seed in zip(floor_level(inputs), item_seeds, strict=True):
         generator = rng.torch_generator(int(seed), "noise_floor")
         shape = (n_draws, *inputs.shape[1:])
         noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(inputs.device)
         draws.append((item_floor + spread * noise).clamp(low, high))
     return torch.stack(draws).to(inputs.dtype)
+
+
+def floor_level(inputs: Tensor) -> Tensor:
+    """10 % quantile over time of every band, shape (batch, *shape but 1 frame), float64."""
+    return torch.quantile(inputs.double(), FLOOR_QUANTILE, dim=-1, keepdim=True)
 
 
 def loudness(inputs: Tensor, baseline: Tensor, axes: dict[str, Any]) -> tuple[int, int]:
@@ -127,7 +164,7 @@ def loudness(inputs: Tensor, baseline: Tensor, axes: dict[str, Any]) -> tuple[in
     A cell has sound when it lies above silence. (0, 0) where the scale has none: a waveform or a
     grey picture has no order of loudness.
     """
-    if "silence" not in axes.get("scale", {}):
+    if not {"silence", "range_db"} <= set(axes.get("scale", {})):
         return 0, 0
     sounding = inputs > _scale(axes, "silence")
     louder = baseline.to(inputs).mean(1) > inputs

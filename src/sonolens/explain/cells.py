@@ -21,6 +21,7 @@ from sonolens import parallel, rng
 from sonolens.explain import baselines as baseline_kinds
 from sonolens.explain import checks, registry, segments
 from sonolens.explain.contract import (
+    NO_BASELINE,
     CellKey,
     Explainable,
     ExplainError,
@@ -36,7 +37,6 @@ from sonolens.params import Runtime
 from sonolens.sources import code_key, content_key
 from sonolens.store import batches, write_store
 
-NO_BASELINE = "none"
 ENGINE_OPTIONS = {"chunk_size": 32, "n_baseline_draws": 8}
 
 
@@ -74,7 +74,7 @@ def run_cells(
     adapter: Explainable,
     keys: Sequence[CellKey],
     *,
-    methods: Sequence[str],
+    methods: Sequence[str] | Mapping[str, Sequence[str]],
     baselines: Sequence[str] | Mapping[str, Sequence[str]],
     options: dict[str, Any],
     n_items: int,
@@ -93,12 +93,12 @@ def run_cells(
     keys
         Models, in the order of the result.
     methods, baselines
-        Names, baselines by cell where cells differ in them; methods without a baseline run once,
-        with baseline ``none``.
+        Names, by cell where cells differ in them; methods without a baseline run once, with
+        baseline ``none``, and those that prescribe theirs with that.
     options
         Options of the methods by name (``n_steps``), of one method as ``{method: {name: value}}``,
         and of the engine: ``chunk_size`` (items per block, and evaluations per call of a method
-        that steps) and ``n_baseline_draws`` (K of the baselines that draw).
+        that steps) and ``n_baseline_draws`` (K of the baselines that draw, see `n_draws`).
     n_items
         How many items of `part` to explain, see `select_items`; all when there are fewer.
     part
@@ -124,7 +124,8 @@ def run_cells(
         CUDA is asked for and absent.
     """
     check_options(options, registry.METHODS, "explain", ExplainError, ENGINE_OPTIONS)
-    infos = [registry.info(name) for name in methods]
+    infos_of = {key.cell: [registry.info(name) for name in _of(methods, key)] for key in keys}
+    infos = list({info.name: info for infos in infos_of.values() for info in infos}.values())
     settings = ENGINE_OPTIONS | {name: options[name] for name in ENGINE_OPTIONS if name in options}
     per_method = {info.name: all_options(info, options) for info in infos}
     device = parallel.resolve_device(runtime.device)
@@ -134,13 +135,15 @@ def run_cells(
         items = select_items(adapter.items(key, part), n_items, seed)
         if not len(items):
             raise ExplainError(f"{key.name}: part {part!r} has no item; need at least one")
-        for info in infos:
-            kinds = baselines[key.cell] if isinstance(baselines, Mapping) else baselines
-            kinds = info.baselines or kinds
+        for info in infos_of[key.cell]:
+            kinds = info.baselines or _of(baselines, key)
             for kind in kinds if info.needs_baseline else [NO_BASELINE]:
                 for block in batches(len(items), settings["chunk_size"]):
                     some = items.select(block)
-                    job_options = {"method": per_method[info.name], "engine": settings}
+                    job_options = {
+                        "method": per_method[info.name],
+                        "engine": settings | {"n_baseline_draws": n_draws(info, options)},
+                    }
                     shard = _shard_key(
                         adapter, key, part, info, kind, some, job_options, seed, device, data
                     )
@@ -161,7 +164,13 @@ def run_cells(
                     )
     axes: dict[str, Any] = {
         "cells": {key.cell: adapter.axes(key) for key in keys},
-        "explain": {"seed": seed, "part": part, "engine": settings, "methods": per_method},
+        "explain": {
+            "seed": seed,
+            "part": part,
+            "engine": settings,
+            "methods": per_method,
+            "n_draws": {info.name: n_draws(info, options) for info in infos},
+        },
         "map_axes": {},
     }
     ragged = _ragged(adapter, keys, part, infos)
@@ -228,6 +237,12 @@ def item_seeds(seed: int, items: Items) -> list[int]:
     return [rng.seed_for(seed, item_id) for item_id in items.ids]
 
 
+def n_draws(info: MethodInfo, options: dict[str, Any]) -> int:
+    """K of a baseline that draws: as given, else the row's own, else the engine's."""
+    default = info.n_baseline_draws or ENGINE_OPTIONS["n_baseline_draws"]
+    return int(options.get("n_baseline_draws", default))
+
+
 def call_options(
     info: MethodInfo, options: dict[str, Any], inputs: Tensor, axes: dict[str, Any]
 ) -> dict[str, Any]:
@@ -251,6 +266,10 @@ def call_options(
 def code_of(modules: tuple[str, ...]) -> str:
     """Digest of the sources of `modules` and all they import, as they were when first asked for."""
     return content_key(code=code_key(*modules))
+
+
+def _of(names: Sequence[str] | Mapping[str, Sequence[str]], key: CellKey) -> Sequence[str]:
+    return names[key.cell] if isinstance(names, Mapping) else names
 
 
 def _ragged(
@@ -296,10 +315,12 @@ def _explain(job: _Job) -> dict[str, np.ndarray]:
     method = job.info.load()
     device = torch.device(job.device)
     inputs = job.adapter.inputs(job.key, job.items)
+    checks.require_finite(inputs, job.items.ids, "the input")
     baseline, counts = None, (0, 0)
     if job.info.needs_baseline:
-        n_draws = job.options["engine"]["n_baseline_draws"]
-        baseline = job.adapter.baseline(job.key, job.baseline, job.items, inputs, n_draws)
+        n_baseline_draws = job.options["engine"]["n_baseline_draws"]
+        baseline = job.adapter.baseline(job.key, job.baseline, job.items, inputs, n_baseline_draws)
+        checks.require_finite(baseline, job.items.ids, f"baseline {job.baseline}")
         counts = baseline_kinds.loudness(inputs, baseline, job.adapter.axes(job.key))
         baseline = baseline.to(device)
     inputs = inputs.to(device)
@@ -369,7 +390,7 @@ def _shard_key(
         method=info.name,
         baseline=baseline,
         items=items.ids,
-        options=options,
+        options=options | {"fixed": info.fixed},
         seed=seed,
         device=device,
     )

@@ -7,7 +7,7 @@ a mask and the energy of a band are the same thing to a method.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from sonolens.store import ArrayStore
+
+NO_BASELINE = "none"  # in the columns `baseline` and `fill`
 
 Target = Callable[[Tensor, Tensor], Tensor]
 """target(outputs, rows) -> (len(rows),); `rows` int64: which item each output row belongs to."""
@@ -269,7 +271,10 @@ def gradient(
     gradients.
     """
     inputs = inputs.detach().clone().requires_grad_()
-    with torch.enable_grad(), frozen(model):
+    # cuDNN has no backward pass of a recurrent layer in eval mode; PyTorch's own kernels have.
+    recurrent = inputs.is_cuda and any(isinstance(one, nn.RNNBase) for one in model.modules())
+    cudnn = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
+    with torch.enable_grad(), frozen(model), cudnn:
         values = target(model(inputs), all_rows(inputs) if rows is None else rows)
         (grad,) = torch.autograd.grad(values.sum(), inputs)
     return grad.detach(), values.detach()
@@ -284,6 +289,7 @@ class MethodInfo:
     control      reads nothing of the model
     same_axes    maps live on the axes of the input
     baselines    kinds that belong to the method; empty: those the user names
+    n_baseline_draws   K of a baseline that draws, unless the user sets it; None: the engine's
     options      every option a user may set, with its default; `segmentation` is a kind of
                  `explain.segments` and reaches the method as `segments`
     fixed        options that make this row differ from another of the same module
@@ -297,6 +303,7 @@ class MethodInfo:
     control: bool = False
     same_axes: bool = True
     baselines: tuple[str, ...] = ()
+    n_baseline_draws: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
     fixed: dict[str, Any] = field(default_factory=dict)
 
@@ -334,6 +341,72 @@ def require_baseline(baseline: Tensor | None, inputs: Tensor, method: str) -> Te
     return baseline.to(inputs).expand(len(inputs), *shape[1:])
 
 
+def per_item(numbers: Tensor, like: Tensor) -> Tensor:
+    """Numbers (batch,) with axes of size 1, so that they multiply `like` (batch, *shape)."""
+    return numbers.view(-1, *[1] * (like.ndim - 1))
+
+
+def value_range(inputs: Tensor) -> Tensor:
+    """Maximum minus minimum of every item, (batch, *[1 per axis])."""
+    flat = inputs.flatten(1)
+    return per_item(flat.amax(1) - flat.amin(1), inputs)
+
+
+def even_chunks(n: int, chunk_size: int) -> Sequence[Tensor]:
+    """Row numbers 0 to n - 1 in the fewest chunks of at most `chunk_size`, of about equal size."""
+    return torch.arange(n).tensor_split(-(-n // chunk_size))
+
+
+def normal_draws(generator: torch.Generator, n: int, like: Tensor) -> Tensor:
+    """N(0, 1) numbers (n, *like's shape), as precise and where `like` is.
+
+    Drawn one by one and in float64, so that they depend neither on chunks nor on the precision.
+    """
+    draws = [torch.randn(like.shape, generator=generator, dtype=torch.float64) for _ in range(n)]
+    return torch.stack(draws).to(like)
+
+
+def target_change(
+    model: nn.Module, inputs: Tensor, baseline: Tensor | None, target: Target, chunk_size: int
+) -> Tensor:
+    """F(x) - mean_k F(b_k), shape (batch,), float64, `chunk_size` inputs per call of the model.
+
+    A baseline that all items share is evaluated once.
+    """
+    starts = require_baseline(baseline, inputs, "target_change")
+    n_items, n_draws = starts.shape[:2]
+    items = torch.arange(n_items, device=inputs.device)
+    total = torch.zeros(n_items, dtype=torch.float64, device=inputs.device)
+    with torch.no_grad(), frozen(model):
+        for rows in even_chunks(n_items, chunk_size):
+            total[rows] += target(model(inputs[rows]), items[rows]).double()
+        if n_items == 1 or starts.stride(0) == 0:
+            for draws in even_chunks(n_draws, chunk_size):
+                for output in model(starts[0, draws]):
+                    total -= target(output.expand(n_items, *output.shape), items).double() / n_draws
+        else:
+            for pairs in even_chunks(n_items * n_draws, chunk_size):
+                rows = pairs.to(inputs.device) // n_draws
+                values = target(model(starts.flatten(0, 1)[pairs]), rows).double()
+                total.index_add_(0, rows, values, alpha=-1 / n_draws)
+    return total
+
+
+def completeness_error(values: Tensor, change: Tensor) -> Tensor:
+    """|sum(map) - change| / |change| per item, float64; NaN where nothing changes.
+
+    Parameters
+    ----------
+    values, shape=(batch, *shape)
+        Maps.
+    change, shape=(batch,)
+        F(x) - F(b), see `target_change`.
+    """
+    change = change.double()
+    missing = (values.double().flatten(1).sum(1) - change).abs()
+    return torch.where(change != 0, missing / change.abs(), torch.nan)
+
+
 def grouped(values: Tensor, segments: Tensor | None) -> Tensor:
     """Map whose cells carry the mean of their segment; the sum over the map stays the same.
 
@@ -343,14 +416,40 @@ def grouped(values: Tensor, segments: Tensor | None) -> Tensor:
         Map with one value per cell.
     segments, shape=(*shape) or (batch, *shape)
         Labels from 0; None: every cell alone.
+
+    Raises
+    ------
+    ExplainError
+        Segments of another shape, or that are no labels.
     """
     if segments is None:
         return values
-    labels = segments.to(values.device).expand(values.shape).flatten(1)
+    labels = labels_of(segments, values).flatten(1)
     zeros = values.new_zeros(len(values), int(labels.max()) + 1)
     sums = zeros.scatter_add(1, labels, values.flatten(1))
     sizes = zeros.scatter_add(1, labels, torch.ones_like(values).flatten(1))
     return (sums / sizes.clamp_min(1)).gather(1, labels).view_as(values)
+
+
+def labels_of(segments: Tensor, cells: Tensor) -> Tensor:
+    """`segments` with a row per item, shaped (batch, *shape) and placed like `cells`, int64.
+
+    Raises
+    ------
+    ExplainError
+        Segments of another shape, or that are no labels.
+    """
+    shape = tuple(cells.shape)
+    if tuple(segments.shape) not in (shape, (1, *shape[1:]), shape[1:]):
+        raise ExplainError(
+            f"segments {tuple(segments.shape)}, need {shape[1:]} or {shape}: a label for each cell"
+        )
+    if segments.is_floating_point() or segments.is_complex() or int(segments.min()) < 0:
+        raise ExplainError(
+            f"segments: found {segments.dtype} from {segments.min().item()}; need integer labels "
+            "from 0"
+        )
+    return segments.to(cells.device, torch.int64).expand(shape)
 
 
 def seed_array(seeds: Sequence[int]) -> Tensor:

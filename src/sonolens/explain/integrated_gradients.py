@@ -22,9 +22,13 @@ from sonolens.explain.contract import (
     Attribution,
     ExplainError,
     Target,
+    completeness_error,
+    even_chunks,
     gradient,
     grouped,
+    per_item,
     require_baseline,
+    target_change,
 )
 
 
@@ -54,7 +58,7 @@ def attribute(
     n_steps
         Steps from each baseline.
     chunk_size
-        Path points per call of the model, the few end points aside.
+        Path points per call of the model.
 
     Returns
     -------
@@ -71,17 +75,17 @@ def attribute(
             f"integrated_gradients: n_steps {n_steps}, chunk_size {chunk_size}; need at least 1"
         )
     inputs = inputs.detach()
-    baselines = require_baseline(baseline, inputs, "integrated_gradients").detach()
-    maps, errors = [], []
-    for item, (end, starts) in enumerate(zip(inputs, baselines, strict=True)):
-        values, change = _one_item(model, end, starts, target, item, n_steps, chunk_size)
-        missing = (values.sum() - change).abs()
-        errors.append(missing / change.abs() if change != 0 else torch.full_like(change, torch.nan))
-        maps.append(values.to(inputs.dtype))
-    n_draws = baselines.shape[1]
+    starts = require_baseline(baseline, inputs, "integrated_gradients").detach()
+    maps = [
+        _one_item(model, end, start, target, item, n_steps, chunk_size)
+        for item, (end, start) in enumerate(zip(inputs, starts, strict=True))
+    ]
+    values = torch.stack(maps)
+    change = target_change(model, inputs, baseline, target, chunk_size)
+    n_draws = starts.shape[1]
     return Attribution(
-        grouped(torch.stack(maps), segments),
-        completeness_error=torch.stack(errors),
+        grouped(values.to(inputs.dtype), segments),
+        completeness_error=completeness_error(values, change),
         n_evaluations=n_draws * n_steps + n_draws + 1,
     )
 
@@ -94,33 +98,26 @@ def _one_item(
     item: int,
     n_steps: int,
     chunk_size: int,
-) -> tuple[Tensor, Tensor]:
-    """Map (*shape) of one item and F(x) - mean F(b), float64; `end` (*shape), `starts` (K, *shape).
+) -> Tensor:
+    """Map (*shape) of one item, float64; `end` (*shape), `starts` (K, *shape).
 
-    The ends of the paths are points of weight 0 among the others: their values come without a call
-    of their own.
+    Gradients are summed in their own precision within a chunk and in float64 over the chunks: a
+    conversion of every gradient would cost more than it gains.
     """
     n_draws = len(starts)
     nodes, weights = gauss_legendre(n_steps)
-    positions = torch.cat([nodes.repeat(n_draws), torch.zeros(n_draws), torch.ones(1)])
-    shares = torch.cat([weights.repeat(n_draws), torch.zeros(n_draws + 1)]) / n_draws
-    draws = torch.cat(
-        [torch.arange(n_draws).repeat_interleave(n_steps), torch.arange(n_draws), torch.zeros(1)]
-    )
-    positions, shares, draws = (
-        column.to(end.device) for column in (positions, shares, draws.long())
-    )
-    difference = end.double() - starts.double()
-    column = (-1, *[1] * end.ndim)
-    total = torch.zeros_like(end, dtype=torch.float64)
-    found = []
-    for chunk in torch.arange(len(draws), device=end.device).tensor_split(
-        -(-n_draws * n_steps // chunk_size)
-    ):
-        steps = difference[draws[chunk]]
-        points = starts[draws[chunk]].double() + positions[chunk].view(column) * steps
-        grads, values = gradient(model, points.to(end.dtype), target, torch.full_like(chunk, item))
-        total += (shares[chunk].view(column) * steps * grads.double()).sum(0)
-        found.append(values.double())
-    ends = torch.cat(found)[n_draws * n_steps :]
-    return total, ends[-1] - ends[:-1].mean()
+    positions = nodes.repeat(n_draws).to(end)
+    draws = torch.arange(n_draws).repeat_interleave(n_steps)
+    # row k: the quadrature weights of the points that start at baseline k
+    shares = torch.kron(torch.eye(n_draws), weights[None]).to(end)
+    steps = end - starts
+    sums = torch.zeros(n_draws, end.numel(), dtype=torch.float64, device=end.device)
+    for chunk in even_chunks(len(draws), chunk_size):
+        of_chunk = draws[chunk].to(end.device)
+        points = torch.addcmul(
+            starts[of_chunk], per_item(positions[chunk], starts), steps[of_chunk]
+        )
+        rows = torch.full((len(chunk),), item, device=end.device)
+        grads, _ = gradient(model, points, target, rows)
+        sums += shares[:, chunk] @ grads.flatten(1)
+    return (steps.double() * sums.view_as(steps)).mean(0)

@@ -42,7 +42,10 @@ def prepared(model: nn.Module, example: Tensor) -> nn.Module:
     if pairs and not _agree(model, fast, example):
         fast = _copy(model)
     fast = fast.eval().requires_grad_(False)
-    # PyTorch's kernels for the CPU read and write this layout without a conversion per layer.
+    # PyTorch's kernels for the CPU read and write this layout without a conversion per layer; it is
+    # one of pictures, and refuses the weights of convolutions over films.
+    if any(parameter.ndim > 4 for parameter in fast.parameters()):
+        return fast
     return fast.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
 

@@ -15,8 +15,10 @@ from sonolens.parallel import resolve_device
 from sonolens.store import CURE, StoreError, whole
 
 ARCHITECTURES = {
+    "alexnet": "sonolens.models.alexnet:AlexNet",
     "resnet18_narrow": "sonolens.models.resnet18:ResNet18",
     "alexnet_small": "sonolens.models.alexnet_small:AlexNetSmall",
+    "audionet": "sonolens.models.audionet:AudioNet",
 }
 METADATA_KEY = "sonolens"
 # Safetensors itself notices cut files, not changed numbers.

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class Standardise(nn.Module):
     """(x - mean) / std with one mean and std per channel, held as buffers.
 
-    Input and output (batch, channel, freq, time). Inside the model, so that maps and baselines live
-    on the scale of the features.
+    Input and output (batch, channel, [freq,] time). Inside the model, so that maps and baselines
+    live on the scale of the features.
     """
 
     mean: Tensor
@@ -22,9 +22,11 @@ class Standardise(nn.Module):
         self.register_buffer("std", torch.ones(n_channels))
 
     def fit(self, inputs: Tensor) -> None:
-        """Set mean and std from (n, channel, freq, time)."""
-        self.mean.copy_(inputs.mean((0, 2, 3)))
-        self.std.copy_(inputs.std((0, 2, 3)).clamp_min(1e-6))
+        """Set mean and std from (n, channel, [freq,] time)."""
+        others = (0, *range(2, inputs.ndim))
+        self.mean.copy_(inputs.mean(others))
+        self.std.copy_(inputs.std(others).clamp_min(1e-6))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return (inputs - self.mean.view(1, -1, 1, 1)) / self.std.view(1, -1, 1, 1)
+        shape = (1, -1, *[1] * (inputs.ndim - 2))
+        return (inputs - self.mean.view(shape)) / self.std.view(shape)

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from sonolens.params import flatten, load_yaml
+from sonolens.report.markdown import EMPTY, as_float, interval, markdown_table
 from sonolens.report.record import RESULTS
 from sonolens.store import read_json
 
@@ -18,7 +19,6 @@ TEMPLATES = "docs/templates"
 MEANINGS = "docs/templates/params.yaml"
 SOURCE_TABLES = "docs/templates/sources.yaml"
 ABSENT = "not yet recorded"
-EMPTY = "–"
 
 
 class DocsError(ValueError):
@@ -253,7 +253,7 @@ class Helpers:
                 f"{RESULTS}/{record['study']}/{record['name']}.json: {part} has no {metric}"
             )
         value, low, high = (
-            _number(values.get(f"{metric}{end}")) for end in ("", "_ci_low", "_ci_high")
+            as_float(values.get(f"{metric}{end}")) for end in ("", "_ci_low", "_ci_high")
         )
         return value, low, high
 
@@ -360,37 +360,6 @@ def source_table(root: Path, study: str) -> list[dict[str, Any]]:
     return rows
 
 
-def interval(value: float | None, low: float | None, high: float | None, digits: int = 2) -> str:
-    """Estimate and interval.
-
-    >>> interval(0.97, 0.934, 0.99)
-    '0.97 [0.93, 0.99]'
-    >>> interval(0.97, None, None)
-    '0.97'
-    >>> interval(None, None, None)
-    '–'
-    """
-    value, low, high = (_number(part) for part in (value, low, high))
-    if math.isnan(value):
-        return EMPTY
-    text = f"{value:.{digits}f}"
-    if math.isnan(low) or math.isnan(high):
-        return text
-    return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown table without a final line break."""
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join(
-        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
 def _nan_share(row: dict[str, Any]) -> str:
     n_nan = row.get("n_nan") or 0
     if not n_nan:
@@ -400,7 +369,11 @@ def _nan_share(row: dict[str, Any]) -> str:
 
 
 def _matches(row: dict[str, Any], where: dict[str, Any]) -> bool:
-    return all(row.get(column) == value for column, value in where.items())
+    def fits(column: str, value: Any) -> bool:
+        return row[column] in value if isinstance(value, tuple) else row[column] == value
+
+    # Records that were made before a column was there have one value of it.
+    return all(fits(column, value) for column, value in where.items() if column in row)
 
 
 def _cell(row: dict[str, Any], column: str, digits: int) -> str:
@@ -420,7 +393,7 @@ def _sources(record: dict[str, Any]) -> str:
         for key, value in record["params"].items()
         if key.count(".") == 1 and key.endswith("source")
     ]
-    return "source " + ", ".join(names)
+    return "source " + ", ".join(names) if names else "what other studies measured"
 
 
 def _plain(value: Any) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,13 @@ from sonolens.score.tables import method_label
 from sonolens.store import whole
 
 DPI = 110
+PUBLICATION_DPI = 300
 REFERENCES = {"clip_max": "loudest cell", "full_scale": "full scale"}
 SIGNED_MAP, POWER_MAP, GREY_MAP = "RdBu_r", "magma", "gray"
 TICKS_HZ = np.array([100, 250, 500, 1000, 2000, 4000, 8000, 16000])
 MIN_TICK_GAP = 0.07  # share of the axis
+# Where `publication` sends pictures.
+_publication: ContextVar[Path | None] = ContextVar("publication", default=None)
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,22 @@ class Grid:
 
 
 @contextmanager
-def _figure(
+def publication(folder: Path) -> Iterator[None]:
+    """Within the block every picture is also written to `folder`, as PDF and as PNG of 300 dpi."""
+    token = _publication.set(folder)
+    try:
+        # Letters stay letters, which journals ask for and editors of drawings can change.
+        with mpl.rc_context({"pdf.fonttype": 42}):
+            yield
+    finally:
+        _publication.reset(token)
+
+
+@contextmanager
+def sheet(
     path: Path, n_rows: int, n_columns: int, width: float, height: float, *, fitted: bool = True
 ) -> Iterator[np.ndarray]:
+    """Axes (n_rows, n_columns) on a page of `width` x `height` inches, written to `path` after."""
     figure, axes = plt.subplots(
         n_rows, n_columns, figsize=(width, height), squeeze=False, dpi=DPI,
         layout="constrained" if fitted else "none",
@@ -60,6 +77,12 @@ def _figure(
         yield axes
         with whole(path) as stream:
             figure.savefig(stream, format="png", metadata={"Software": None})
+        if (folder := _publication.get()) is not None:
+            for kind, unsaid in (("png", "Software"), ("pdf", "CreationDate")):
+                with whole(folder / f"{path.stem}.{kind}") as stream:
+                    figure.savefig(
+                        stream, format=kind, dpi=PUBLICATION_DPI, metadata={unsaid: None}
+                    )
     finally:
         plt.close(figure)
 
@@ -101,6 +124,12 @@ def draw_map(
     return mesh
 
 
+def outline(ax: plt.Axes, mask: np.ndarray, axes: dict[str, Any]) -> None:
+    """Edge of a truth mask (freq, time) on what `draw_map` drew of a sound."""
+    rows = np.arange(len(axes["frequencies_hz"]))
+    ax.contour(axes["times_s"], rows, mask, levels=[0.5], colors="#00a86b", linewidths=0.7)
+
+
 def is_picture(axes: dict[str, Any]) -> bool:
     """Whether axes.json describes a picture rather than a sound."""
     return "rows" in axes
@@ -127,7 +156,7 @@ def attribution_grid(grid: Grid, path: Path) -> None:
     panel = 1.4 if is_picture(grid.axes) else 1.9
     width = left + n_columns * (panel + gap) - gap + right
     height = top + n_items * 1.65 - 0.25 + bottom
-    with _figure(path, n_items, n_columns, width, height, fitted=False) as axes:
+    with sheet(path, n_items, n_columns, width, height, fitted=False) as axes:
         figure = axes[0, 0].figure
         figure.subplots_adjust(
             left=left / width, right=1 - right / width, top=1 - top / height,
@@ -147,10 +176,7 @@ def attribution_grid(grid: Grid, path: Path) -> None:
                 ax.set_yticks([])
             if grid.masks is not None:
                 for ax in axes[row]:
-                    ax.contour(
-                        grid.axes["times_s"], np.arange(len(grid.axes["frequencies_hz"])),
-                        grid.masks[row], levels=[0.5], colors="#00a86b", linewidths=0.7,
-                    )  # fmt: skip
+                    outline(ax, grid.masks[row], grid.axes)
         for ax in axes[:-1].flat:
             ax.set_xticks([])
         for ax in axes[-1]:
@@ -171,7 +197,7 @@ def training_curves(history: pd.DataFrame, path: Path) -> None:
     """Loss and validation accuracy by epoch, a line per model; one column per cell."""
     cells = sorted(history["cell"].unique())
     styles = {"trained": "-", "permuted": ":"}
-    with _figure(path, 2, len(cells), 4.6 * len(cells) + 1, 5.2) as axes:
+    with sheet(path, 2, len(cells), 4.6 * len(cells) + 1, 5.2) as axes:
         for column, cell in enumerate(cells):
             keys = ["protocol", "variant", "fold", "model_seed"]
             for index, ((protocol, variant, fold, seed), table) in enumerate(
@@ -192,7 +218,7 @@ def confusion_matrix(counts: np.ndarray, classes: list[str], path: Path) -> None
     """Share of each true class by predicted class, from counts (true, predicted)."""
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     size = 0.45 * len(classes) + 2
-    with _figure(path, 1, 1, size + 0.6, size) as axes:
+    with sheet(path, 1, 1, size + 0.6, size) as axes:
         ax = axes[0, 0]
         image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         ax.set_xticks(range(len(classes)), classes)
@@ -219,7 +245,7 @@ def score_table(table: pd.DataFrame, directions: Mapping[str, str], path: Path) 
     n_columns = min(3, len(metrics))
     n_rows = -(-len(metrics) // n_columns)
     arrows = {"higher": "higher is better", "lower": "lower is better"}
-    with _figure(path, n_rows, n_columns, 4.2 * n_columns, 2.4 * n_rows) as axes:
+    with sheet(path, n_rows, n_columns, 4.2 * n_columns, 2.4 * n_rows) as axes:
         for ax, metric in zip(axes.flat, metrics, strict=False):
             rows = shown[shown["metric"] == metric].reset_index(drop=True)
             names = [

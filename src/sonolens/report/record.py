@@ -67,13 +67,14 @@ def record(root: Path, study: str, name: str, command: str) -> Path:
         )
     _refuse_stale(root, study)
     params = load_yaml(root / "params.yaml")
+    source = params[study].get("source")  # a comparison of studies has none
     leakage = metrics / "leakage.json"
     target = root / RESULTS / study / f"{name}.json"
     values = {
         "study": study,
         "name": name,
         "command": command,
-        "source": params[study]["source"],
+        "source": source,
         "params": flatten({study: params[study], "common": params["common"]}),
         "data": data_digests(root, study),
         "cost": stage_costs(root, study, params),
@@ -81,10 +82,7 @@ def record(root: Path, study: str, name: str, command: str) -> Path:
         "versions": versions(),
         "summary": read_json(metrics / "summary.json"),
         "leakage": read_json(leakage) if leakage.is_file() else None,
-        "tables": {
-            path.stem: table(path, params[study]["source"])
-            for path in sorted(metrics.glob("*.csv"))
-        },
+        "tables": {path.stem: table(path, source) for path in sorted(metrics.glob("*.csv"))},
     }
     write_json(target, values | revision(root))
     return target
@@ -103,7 +101,7 @@ def _refuse_stale(root: Path, study: str) -> None:
         )
 
 
-def table(path: Path, source: str) -> list[dict[str, Any]]:
+def table(path: Path, source: str | None) -> list[dict[str, Any]]:
     """Rows of a table of groups, empty cells as None.
 
     Single members of a group are named for published corpora alone, whose names are aliases.

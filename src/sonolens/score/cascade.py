@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 
-import torch
 from torch import nn
 
 from sonolens import rng
@@ -72,10 +71,8 @@ def quantus_cascade(model: nn.Module, k: int, bottom_up: bool = False) -> nn.Mod
     if not 1 <= k <= len(names):
         raise ScoreError(f"quantus: k = {k}, need 1 to {len(names)} for {type(model).__name__}")
     changed = copy.deepcopy(model)
-    state = torch.Generator().manual_seed(QUANTUS_SEED + 1).get_state()
     for name in (names if bottom_up else names[::-1])[:k]:
-        with rng.forked("quantus"):
-            torch.set_rng_state(state)
+        with rng.seeded(QUANTUS_SEED + 1):
             changed.get_submodule(name).reset_parameters()  # type: ignore[operator]
     return changed
 

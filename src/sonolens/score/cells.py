@@ -14,6 +14,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,13 +26,13 @@ from torch import Tensor, nn
 from sonolens import parallel
 from sonolens.explain import registry as methods
 from sonolens.explain.cells import (
-    NO_BASELINE,
     call_options,
     code_of,
     item_seeds,
     select_items,
 )
 from sonolens.explain.contract import (
+    NO_BASELINE,
     CellKey,
     Explainable,
     Items,
@@ -53,7 +54,7 @@ from sonolens.store import ArrayStore, batches
 _log = logging.getLogger(__name__)
 SCORE_COLUMNS = [
     "study", "cell", "protocol", "fold", "model_seed", "variant", "method", "baseline",
-    "target", "metric", "metric_params", "item_id", "person_id", "score",
+    "target", "metric", "fill", "metric_params", "item_id", "person_id", "score",
 ]  # fmt: skip
 CURVE_COLUMNS = [*SCORE_COLUMNS[:-2], "curve", "x", "y"]
 _KEY_COLUMNS = ["cell", "protocol", "fold", "model_seed", "variant"]
@@ -106,7 +107,7 @@ def run_cells(
     seed: int,
     runtime: Runtime,
     shards: Shards,
-    fill: str | Mapping[str, str] = "silence",
+    fills: Sequence[str] | Mapping[str, Sequence[str]] = ("silence",),
 ) -> ScoreTables:
     """Scores of every map.
 
@@ -130,8 +131,9 @@ def run_cells(
         Engine and device.
     shards
         Where finished blocks are kept.
-    fill
-        Baseline that stands for a removed cell; by cell where they differ in it.
+    fills
+        Kinds of baselines that stand for a removed cell, by cell where they differ in them.
+        Metrics that remove cells run with each of them.
 
     Returns
     -------
@@ -164,10 +166,11 @@ def run_cells(
             items = every.named(sorted(set(rows["item_id"])))
             if info.explains:
                 items = select_items(items, n_items_costly, seed)
-            for block in batches(len(items), attributions.axes["explain"]["engine"]["chunk_size"]):
+            kinds = fills[key.cell] if isinstance(fills, Mapping) else fills
+            blocks = batches(len(items), attributions.axes["explain"]["engine"]["chunk_size"])
+            for fill, block in product(kinds if info.removes else [NO_BASELINE], blocks):
                 job = _Job(
-                    adapter, key, info, chosen, items.select(block), (), attributions.folder,
-                    fill if isinstance(fill, str) else fill[key.cell],
+                    adapter, key, info, chosen, items.select(block), (), attributions.folder, fill,
                     attributions.axes["explain"], seed, device, shards, data,
                 )  # fmt: skip
                 jobs.append(replace(job, maps=tuple(_maps(job, rows, digests))))
@@ -273,8 +276,11 @@ def _shard_key(
     explain: dict[str, Any] = {}
     if job.metric.explains:
         modules.append(methods.info(method).module)
-        explain = {name: value for name, value in job.explain.items() if name != "methods"}
-        explain["options"] = job.explain["methods"][method]
+        explain = {
+            name: value for name, value in job.explain.items() if name not in ("methods", "n_draws")
+        }
+        explain["options"] = job.explain["methods"][method] | methods.info(method).fixed
+        explain["n_draws"] = job.explain["n_draws"][method]
     return content_key(
         kind="score",
         code=code_of(tuple(modules)),
@@ -283,7 +289,7 @@ def _shard_key(
         model=job.key.as_row(),
         metric=job.metric.name,
         options=job.options | job.metric.fixed,
-        fill=job.fill if "predict" in job.metric.needs else None,
+        fill=job.fill,
         method=method,
         baseline=baseline,
         explain=explain,
@@ -296,12 +302,11 @@ def _shard_key(
 
 def _parts(jobs: Sequence[_Job]) -> Iterator[tuple[_Job, _Maps]]:
     """Every (job, method), blocks of the same metric, model and method beside each other."""
-    groups: dict[tuple[str, CellKey, str, str], list[tuple[_Job, _Maps]]] = {}
+    groups: dict[tuple[str, ...], list[tuple[_Job, _Maps]]] = {}
     for job in jobs:
         for maps in job.maps:
-            groups.setdefault((job.metric.name, job.key, maps.method, maps.baseline), []).append(
-                (job, maps)
-            )
+            group = (job.metric.name, job.key.name, job.fill, maps.method, maps.baseline)
+            groups.setdefault(group, []).append((job, maps))
     for parts in groups.values():
         yield from parts
 
@@ -320,7 +325,7 @@ def _results(
                 absent.append(maps)
             else:
                 tables[maps.shard] = found
-        together = (job.metric.module, job.metric.needs, job.key, job.items.ids)
+        together = (job.metric.module, job.metric.needs, job.key, job.items.ids, job.fill)
         if job.metric.explains:
             for maps in absent:
                 group = (*together, maps.method, maps.baseline)
@@ -388,13 +393,13 @@ class _Bench:
         self.fill = self.inputs
         self.caches: dict[str, dict[Any, Any]] = {}
         self.own: dict[tuple[str, str, str], dict[Any, Any]] = {}
-        self.baselines: dict[str, Tensor | None] = {NO_BASELINE: None}
+        self.baselines: dict[tuple[str, int], Tensor] = {}
         if job.metric.needs & {"predict", "explain"}:
             self.original = adapter.load(key).to(self.device)
             self.targets = adapter.targets(key, items, self.original, self.inputs)
             self.model = prepared(self.original, self.inputs[:1])
             self.n_classes = adapter.n_classes(key)
-        if "predict" in job.metric.needs:
+        if job.metric.removes:
             self.fill = self._baseline(job.fill, 1).mean(1).expand_as(self.inputs)
 
     def _baseline(self, kind: str, n_draws: int) -> Tensor:
@@ -461,9 +466,9 @@ class _Bench:
         )
 
     def _explainer(self, maps: _Maps, target: Target) -> _Explainer:
-        if maps.baseline not in self.baselines:
-            n_draws = self.job.explain["engine"]["n_baseline_draws"]
-            self.baselines[maps.baseline] = self._baseline(maps.baseline, n_draws)
+        drawn = (maps.baseline, self.job.explain["n_draws"][maps.method])
+        if maps.baseline != NO_BASELINE and drawn not in self.baselines:
+            self.baselines[drawn] = self._baseline(*drawn)
         assert self.original is not None
         assert self.model is not None
         seeds = seed_array(item_seeds(self.job.explain["seed"], self.job.items))
@@ -474,7 +479,7 @@ class _Bench:
             self.inputs,
             self.job.adapter.axes(self.job.key),
         )
-        baseline = self.baselines[maps.baseline]
+        baseline = self.baselines.get(drawn)
         return _Explainer(
             self.original,
             self.model,
@@ -528,13 +533,13 @@ class _Explainer:
 
 def _columns(job: _Job, maps: _Maps) -> dict[str, Any]:
     params = {name: value for name, value in job.options.items() if value is not None}
-    params |= {"fill": job.fill} if "predict" in job.metric.needs else {}
     return {
         "study": job.adapter.study,
         **job.key.as_row(),
         "method": maps.method,
         "baseline": maps.baseline,
         "metric": job.metric.name,
+        "fill": job.fill,
         "metric_params": json.dumps(params, sort_keys=True),
     }
 

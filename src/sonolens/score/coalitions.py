@@ -72,7 +72,7 @@ def draw(
     """
 
     def make() -> Coalitions:
-        plane = context.inputs.shape[-2:] if context.inputs.ndim > 2 else context.inputs.shape[1:]
+        plane = context.inputs.shape[2 if context.inputs.ndim >= 4 else 1 :]
         labels = None
         n_groups = plane.numel()
         if mode == "patch":

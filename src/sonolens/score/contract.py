@@ -178,6 +178,11 @@ class MetricInfo:
         """Whether maps are computed anew, which costs most."""
         return "explain" in self.needs
 
+    @property
+    def removes(self) -> bool:
+        """Whether cells are replaced by a fill; in sound they fall silent instead."""
+        return "predict" in self.needs and "audio" not in self.needs
+
     def load(self) -> Metric:
         """Import the metric."""
         import importlib
@@ -193,12 +198,14 @@ class MetricInfo:
 def flat_map(attributions: Tensor, inputs: Tensor) -> Tensor:
     """Flatten maps to (batch, cells) in float64, channels summed: a value per (freq, time) cell.
 
+    Films (batch, channel, frame, height, width) have a value per (frame, height, width) cell.
+
     Raises
     ------
     ScoreError
         The map does not live on the axes of the inputs.
     """
-    first = 2 if inputs.ndim == 4 else 1  # a map may have one channel where the input has several
+    first = 2 if inputs.ndim >= 4 else 1  # a map may have one channel where the input has several
     fits = attributions.ndim == inputs.ndim and len(attributions) == len(inputs)
     if not fits or attributions.shape[first:] != inputs.shape[first:]:
         raise ScoreError(
@@ -206,7 +213,7 @@ def flat_map(attributions: Tensor, inputs: Tensor) -> Tensor:
             "this metric edits inputs and needs maps on their axes"
         )
     maps = attributions.double()
-    return (maps.sum(1) if maps.ndim == 4 else maps).flatten(1)
+    return (maps.sum(1) if maps.ndim >= 4 else maps).flatten(1)
 
 
 def flat_mask(context: Context, name: str | None) -> Tensor | None:
@@ -224,7 +231,7 @@ def flat_mask(context: Context, name: str | None) -> Tensor | None:
     if name is None or name not in context.masks:
         raise ScoreError(f"mask: found {name!r}, need one of {', '.join(sorted(context.masks))}")
     mask = context.masks[name].bool()
-    return (mask.any(1) if mask.ndim == 4 else mask).flatten(1)
+    return (mask.any(1) if mask.ndim >= 4 else mask).flatten(1)
 
 
 def positive(attributions: Tensor, context: Context) -> Tensor:

@@ -69,7 +69,7 @@ def score(
     if n_steps < 1:
         raise ScoreError(f"{mode}: n_steps {n_steps}, need at least 1")
     maps = flat_map(attributions, context.inputs).cpu()
-    plane = tuple(context.inputs.shape[2 if context.inputs.ndim == 4 else 1 :])
+    plane = tuple(context.inputs.shape[2 if context.inputs.ndim >= 4 else 1 :])
     n_cells = maps.shape[1]
     labels = torch.arange(n_cells)
     if unit == "patches":

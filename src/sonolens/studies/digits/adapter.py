@@ -77,7 +77,7 @@ class DigitsAdapter:
     ) -> Tensor:
         seeds = [rng.seed_for(self.seed, item_id, "baseline") for item_id in items.ids]
         train = (key.cell, key.protocol, key.fold, "train")
-        mean = self.data.part(*train).inputs.mean(0) if kind == "train_mean" else None
+        mean = self.data.part(*train).inputs.mean(0) if kind in baselines.OF_TRAINING else None
         return baselines.make(
             kind, inputs, self.axes(key), item_seeds=seeds, n_draws=n_draws, train_mean=mean
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
-from sonolens.studies.digits.params import Params
+from sonolens.studies.digits.params import Names, Params
 
 Modality = Literal["audio", "image"]
 AUDIO: Modality = "audio"
@@ -32,6 +32,11 @@ def cell_names(study: Params) -> list[str]:
     return [cell_name(AUDIO, size) for size in sizes.audio] + [
         cell_name(IMAGE, size) for size in sizes.image
     ]
+
+
+def by_cell(study: Params, names: Names) -> dict[str, list[str]]:
+    """What is named for the modality of each cell."""
+    return {cell: getattr(names, modality_of(cell)) for cell in cell_names(study)}
 
 
 def first_cells(study: Params) -> list[str]:

@@ -74,9 +74,12 @@ def _leakage(
     )  # fmt: skip
     persons = manifest["person_id"].to_numpy()
     suffix = suffix_of(params.study, cell)
+    if not items.has_persons:  # nobody knows whom to recognise
+        del correct["identity"]
     metrics: dict[str, float] = {f"n_item{suffix}": len(manifest)}
     if items.has_persons:
         metrics[f"n_person{suffix}"] = len(set(persons))
+        metrics[f"accuracy_identity_chance{suffix}"] = 1 / len(set(persons))
     for name, values in correct.items():
         metrics |= person_bootstrap(values, persons, **options).as_metrics(
             f"accuracy_{name}{suffix}"

@@ -8,7 +8,7 @@ from sonolens.explain.shards import Shards
 from sonolens.params import StageParams
 from sonolens.pipeline import StageFiles, scratch
 from sonolens.studies.digits.adapter import DigitsAdapter
-from sonolens.studies.digits.cells import cell_names, modality_of
+from sonolens.studies.digits.cells import by_cell
 from sonolens.studies.digits.networks import UNTRAINED, model_keys
 from sonolens.studies.digits.params import Params
 from sonolens.track import Record
@@ -20,10 +20,8 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     cells.run_cells(
         DigitsAdapter(files.root, params.study, params.common.seed),
         explained_keys(params.study),
-        methods=section.methods,
-        baselines={
-            cell: getattr(section.baselines, modality_of(cell)) for cell in cell_names(params.study)
-        },
+        methods=by_cell(params.study, section.methods),
+        baselines=by_cell(params.study, section.baselines),
         options={
             "chunk_size": section.chunk_size,
             "integrated_gradients": {"n_steps": section.n_steps},

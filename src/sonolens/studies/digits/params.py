@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from sonolens.data.corpora import registry
 from sonolens.params import Section
 
+MIN_ALEXNET_SIZE = 63  # sonolens.models.alexnet.MIN_SIZE, without importing torch
+
 Protocol = Literal["person", "leaky"]
 TrainedVariant = Literal["trained", "permuted"]
 Variant = Literal["trained", "permuted", "random_weights"]
@@ -83,7 +85,7 @@ class Augment(Section):
 class Train(Section):
     """Which models are trained, and how."""
 
-    architecture: Literal["resnet18_narrow", "alexnet_small"]
+    architecture: Literal["resnet18_narrow", "alexnet_small", "alexnet"]
     width: int = Field(
         ge=4, description="channels of the first ResNet stage, or of of AlexNet's first convolution"
     )
@@ -106,8 +108,8 @@ class Evaluate(Section):
     n_permutations: Positive
 
 
-class Baselines(Section):
-    """What inputs of each modality are compared with."""
+class Names(Section):
+    """Names for each modality."""
 
     audio: list[str] = Field(min_length=1)
     image: list[str] = Field(min_length=1)
@@ -116,8 +118,8 @@ class Baselines(Section):
 class Explain(Section):
     """Which models are explained, by what and on how many items."""
 
-    methods: list[str] = Field(min_length=1)
-    baselines: Baselines
+    methods: Names
+    baselines: Names
     variants: list[Variant] = Field(min_length=1)
     protocols: list[Protocol] = Field(min_length=1)
     n_items: Positive
@@ -129,6 +131,7 @@ class Score(Section):
     """Metrics and their numbers of draws."""
 
     metrics: list[str] = Field(min_length=1)
+    fills: Names
     n_coalitions: int = Field(ge=3)
     n_noise_draws: Positive
     noise_radius: float = Field(gt=0, lt=1)
@@ -169,6 +172,13 @@ class Params(Section):
                 )
         if not (self.features.sizes.audio or self.features.sizes.image):
             raise ValueError("features.sizes: no size for audio nor image, need at least one")
+        small = [size for size in (*self.features.sizes.audio, *self.features.sizes.image)
+                 if size < MIN_ALEXNET_SIZE]  # fmt: skip
+        if self.train.architecture == "alexnet" and small:
+            raise ValueError(
+                f"train.architecture: alexnet reads maps of at least {MIN_ALEXNET_SIZE} bands and "
+                f"frames, but features.sizes has {small[0]}; take larger ones, or alexnet_small"
+            )
         if self.features.f_max > self.prepare.sample_rate / 2:
             raise ValueError(
                 f"features.f_max {self.features.f_max} Hz lies above half of prepare.sample_rate "

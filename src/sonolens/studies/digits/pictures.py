@@ -33,7 +33,7 @@ def grids(
         items = items.select(
             [items.ids.index(item_id) for item_id in dict.fromkeys(rows["item_id"])]
         )
-        items = _one_per_class(items, params.study.report.n_examples)
+        items = one_per_class(items, params.study.report.n_examples)
         own = (predictions[list(key.as_row())] == pd.Series(key.as_row())).all(axis=1)
         answers = predictions[own].set_index("item_id")
         masks = adapter.truth_masks(key, items).get("cues")
@@ -59,7 +59,7 @@ def _maps(
     return maps
 
 
-def _one_per_class(items: Items, n_items: int) -> Items:
+def one_per_class(items: Items, n_items: int) -> Items:
     """The first items whose classes differ, then the others."""
     first = [
         row for row, index in enumerate(items.class_index) if index not in items.class_index[:row]

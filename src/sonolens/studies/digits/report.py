@@ -7,9 +7,10 @@ import pandas as pd
 from sonolens.params import StageParams
 from sonolens.pipeline import StageFiles
 from sonolens.report import figures
+from sonolens.report.listening import write as write_page
 from sonolens.score import classification, registry, tables
 from sonolens.store import ArrayStore, read_parquet, write_csv, write_json
-from sonolens.studies.digits import pictures, summary
+from sonolens.studies.digits import listening, pictures, summary
 from sonolens.studies.digits.adapter import DigitsAdapter
 from sonolens.studies.digits.cells import cell_names
 from sonolens.studies.digits.headline import bootstrap_options, headline
@@ -48,7 +49,12 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
         counts = classification.confusion(headline(params, predictions, cell), len(classes))
         figures.confusion_matrix(counts, classes, pages / f"confusion_{cell}.png")
     directions = {name: info.direction for name, info in registry.METRICS.items()}
-    for cell in sorted(xai["cell"].unique()):
-        figures.score_table(xai[xai["cell"] == cell], directions, pages / f"scores_{cell}.png")
+    shown = summary.with_first_fill(params, xai)
+    for cell in sorted(shown["cell"].unique()):
+        figures.score_table(shown[shown["cell"] == cell], directions, pages / f"scores_{cell}.png")
     for name, grid in pictures.grids(params, adapter, store, predictions).items():
         figures.attribution_grid(grid, pages / f"{name}.png")
+    if (maps := listening.audible(params, store)) is not None:
+        clips = listening.clips(params, adapter, store, maps, scores)
+        about = listening.about(adapter, maps, len(clips))
+        write_page(pages / "listening.html", clips, listening.TITLE, about)

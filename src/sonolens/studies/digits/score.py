@@ -8,12 +8,9 @@ from sonolens.pipeline import StageFiles, scratch
 from sonolens.score import cells
 from sonolens.store import ArrayStore, write_parquet
 from sonolens.studies.digits.adapter import DigitsAdapter
-from sonolens.studies.digits.cells import cell_names, modality_of
+from sonolens.studies.digits.cells import by_cell
 from sonolens.studies.digits.params import Params
 from sonolens.track import Record
-
-# What stands for a removed cell.
-REMOVED = {"audio": "silence", "image": "black"}
 
 
 def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
@@ -32,7 +29,7 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
         seed=params.common.seed,
         runtime=params.runtime,
         shards=Shards(scratch(files.root, "shards")),
-        fill={cell: REMOVED[modality_of(cell)] for cell in cell_names(params.study)},
+        fills=by_cell(params.study, section.fills),
     )
     write_parquet(files.out("data/digits/score/scores.parquet"), tables.scores)
     write_parquet(files.out("data/digits/score/curves.parquet"), tables.curves)

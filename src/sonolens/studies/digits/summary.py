@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 from sonolens.data.corpora import registry
-from sonolens.explain.contract import CellKey, Items
+from sonolens.explain.contract import NO_BASELINE, CellKey, Items
 from sonolens.params import StageParams
 from sonolens.score import classification
 from sonolens.score.tables import CELL_COLUMNS
 from sonolens.store import ArrayStore
 from sonolens.studies.digits.adapter import DigitsAdapter
-from sonolens.studies.digits.cells import first_cells, suffix_of
+from sonolens.studies.digits.cells import by_cell, first_cells, suffix_of
 from sonolens.studies.digits.datasets import Dataset
 from sonolens.studies.digits.headline import bootstrap_options, headline_cell
 from sonolens.studies.digits.params import Params
@@ -65,9 +65,12 @@ def accuracies(
 def xai_metrics(
     params: StageParams[Params], table: pd.DataFrame, scores: pd.DataFrame
 ) -> dict[str, float]:
-    """Rows of `score_table` under their summary names; the headline cell keeps the short one."""
+    """Rows of `score_table` under their summary names; the headline cell keeps the short one.
+
+    Of several fills the first has the place: how fills differ is told by the table.
+    """
     metrics: dict[str, float] = {}
-    for row in table.to_dict("records"):
+    for row in with_first_fill(params, table).to_dict("records"):
         if row["protocol"] != "person":
             continue
         parts = ["xai", row["metric"], row["method"], row["baseline"]]
@@ -81,6 +84,13 @@ def xai_metrics(
         "xai_n_person": scores["person_id"].nunique(),
         "xai_n_nan": int(scores["score"].isna().sum()),
     }
+
+
+def with_first_fill(params: StageParams[Params], table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of metrics that remove nothing, or put the first fill of their cell in its place."""
+    fills = by_cell(params.study, params.study.score.fills)
+    first = table["cell"].map({cell: names[0] for cell, names in fills.items()})
+    return table[(table["fill"] == NO_BASELINE) | (table["fill"] == first)]
 
 
 def chance_metrics(adapter: DigitsAdapter, store: ArrayStore) -> dict[str, float]:
