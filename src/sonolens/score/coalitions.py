@@ -80,18 +80,14 @@ def draw(
             labels = grid.view(-1, n_groups)[0]
             n_groups = int(labels.max()) + 1
         size = max(1, min(subset_size, n_groups // 2))
-        chosen, drops = [], []
-        for item, seed in enumerate(context.item_seeds.tolist()):
-            draws = rng.numpy_generator(seed, "faithfulness").random((n_coalitions, n_groups))
-            picked = _smallest(draws, size)
-            member = np.zeros((n_coalitions, n_groups), dtype=bool)
-            np.put_along_axis(member, picked, True, axis=1)
-            cells = torch.from_numpy(member)
-            if labels is not None:
-                cells = cells[:, labels]
-            drops.append(_drops(context, item, cells, context.fill[item], batch_size))
-            chosen.append(torch.from_numpy(picked))
-        return Coalitions(torch.stack(chosen), labels, torch.stack(drops))
+        draws = np.empty((n_coalitions, n_groups))  # one for all items: it stays in the cache
+        chosen = []
+        for seed in context.item_seeds.tolist():
+            rng.numpy_generator(seed, "faithfulness").random(out=draws)
+            chosen.append(torch.from_numpy(_smallest(draws, size)))
+        groups = torch.stack(chosen)
+        drops = _drops(context, groups, n_groups, labels, context.fill, batch_size)
+        return Coalitions(groups, labels, drops)
 
     key = ("coalitions", mode, n_coalitions, n_patches, subset_size, batch_size)
     found: Coalitions = context.shared(key, make)
@@ -116,14 +112,10 @@ def draw_quantus(
                 [generator.choice(n_cells, subset_size, replace=False) for _ in range(n_items)]
             )
             generator.uniform(0, 1, n_items)
-        chosen = np.array(rounds).swapaxes(0, 1)
-        drops = []
-        for item, picked in enumerate(chosen):
-            member = np.zeros((n_coalitions, n_cells), dtype=bool)
-            np.put_along_axis(member, picked, True, axis=1)
-            fill = context.inputs[item].amin().expand(context.inputs.shape[1:])
-            drops.append(_drops(context, item, torch.from_numpy(member), fill, batch_size))
-        return Coalitions(torch.from_numpy(chosen), None, torch.stack(drops))
+        chosen = torch.from_numpy(np.array(rounds).swapaxes(0, 1).copy())
+        lowest = context.inputs.flatten(1).amin(1)
+        fill = lowest.view(-1, *[1] * (context.inputs.ndim - 1)).expand_as(context.inputs)
+        return Coalitions(chosen, None, _drops(context, chosen, n_cells, None, fill, batch_size))
 
     found: Coalitions = context.shared(
         ("coalitions quantus", n_coalitions, subset_size, batch_size, seed), make
@@ -134,39 +126,56 @@ def draw_quantus(
 def _smallest(draws: np.ndarray, size: int) -> np.ndarray:
     """Columns of the `size` smallest of each row, in any order; (rows, size).
 
-    Uniform draws: only those below a bound that nearly always holds more than `size` are ordered.
+    Uniform draws: only those below a bound that nearly always holds more than `size` are looked at
+    twice.
     """
     n_rows, n_columns = draws.shape
     expected = size / n_columns
     bound = expected + 5 * np.sqrt(expected / n_columns) + 3 / n_columns
-    rows, columns = np.divmod(np.flatnonzero(draws < bound), n_columns)
-    counts = np.bincount(rows, minlength=n_rows)
-    if counts.min() < size or 2 * counts.max() > n_columns:
-        return np.argpartition(draws, size - 1, axis=1)[:, :size]
-    places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    values = np.ones((n_rows, counts.max()))
-    values[rows, places] = draws[rows, columns]
-    which = np.zeros(values.shape, dtype=np.int64)
-    which[rows, places] = columns
-    picked = np.argpartition(values, size - 1, axis=1)[:, :size]
-    return np.take_along_axis(which, picked, axis=1)
+    few = np.flatnonzero(draws < bound)
+    starts = np.searchsorted(few, n_columns * np.arange(n_rows + 1))
+    counts = np.diff(starts)
+    if counts.min() >= size and 2 * counts.max() <= n_columns:
+        places = np.arange(counts.max())
+        which = few[np.minimum(starts[:-1, None] + places, len(few) - 1)]
+        values = draws.ravel()[which]
+        values[places >= counts[:, None]] = 1
+        picked = which[values <= np.partition(values, size - 1, axis=1)[:, size - 1 : size]]
+        if len(picked) == n_rows * size:  # no tie at the last place
+            columns: np.ndarray = picked.reshape(n_rows, size) % n_columns
+            return columns
+    return np.argpartition(draws, size - 1, axis=1)[:, :size]
 
 
-def _drops(context: Context, item: int, cells: Tensor, fill: Tensor, batch_size: int) -> Tensor:
-    """Drops (R,) of one item; `cells` (R, cells of a plane or of all channels), boolean."""
-    original = context.inputs[item]
-    n_channels = original.numel() // cells.shape[1]
-    shape = original.shape if n_channels == 1 else (1, *original.shape[1:])
-    masks = cells.view(len(cells), *shape)
-    values = [context.predict(original[None], torch.tensor([item]))]
-    for chunk in batches(len(cells), batch_size):
-        n = len(chunk)
-        mask = masks[chunk.start : chunk.stop].to(original)
-        edited = context.edit(
-            original.expand(n, *original.shape),
-            mask.expand(n, *original.shape),
-            fill.expand(n, *original.shape),
-        )
-        values.append(context.predict(edited, torch.full((n,), item)))
-    found = torch.cat(values).double().cpu()
-    return found[0] - found[1:]
+def _drops(
+    context: Context,
+    chosen: Tensor,
+    n_groups: int,
+    labels: Tensor | None,
+    fill: Tensor,
+    batch_size: int,
+) -> Tensor:
+    """Drops (batch, R); groups are cells of a plane or, where that is more, of all channels."""
+    shape = context.inputs.shape[1:]
+    n_cells = n_groups if labels is None else len(labels)
+    if n_cells != shape.numel():
+        shape = torch.Size((1, *shape[1:]))
+    member = context.inputs.new_zeros(chosen.shape[1], n_groups)
+    found = []
+    for item, picked in enumerate(chosen.to(member.device)):
+        original = context.inputs[item]
+        member.scatter_(1, picked, 1)
+        masks = (member if labels is None else member[:, labels]).view(-1, *shape)
+        values = [context.predict(original[None], torch.tensor([item]))]
+        for rows in batches(len(masks), batch_size):
+            whole = (len(rows), *original.shape)
+            edited = context.edit(
+                original.expand(whole),
+                masks[rows.start : rows.stop].expand(whole),
+                fill[item].expand(whole),
+            )
+            values.append(context.predict(edited, torch.full((len(rows),), item)))
+        member.scatter_(1, picked, 0)
+        outputs = torch.cat(values).double().cpu()
+        found.append(outputs[0] - outputs[1:])
+    return torch.stack(found)

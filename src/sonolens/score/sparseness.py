@@ -9,6 +9,7 @@ on Information Theory 55(10), table 1 (Gini).
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,7 +43,8 @@ def score(attributions: Tensor, context: Context, *, compat: Compat = None) -> S
     """
     if as_quantus(compat, "sparseness"):
         attributions = scaled(attributions).abs() + 1e-7
-    sizes = attributions.double().flatten(1).abs().cpu().sort(1).values
+    # NumPy sorts several times as fast as torch
+    sizes = torch.from_numpy(np.sort(attributions.double().flatten(1).abs().cpu().numpy(), axis=1))
     n_cells = sizes.shape[1]
     weights = 2 * torch.arange(1, n_cells + 1, dtype=torch.float64) - n_cells - 1
     total = sizes.sum(1)

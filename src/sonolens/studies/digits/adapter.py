@@ -96,7 +96,7 @@ class DigitsAdapter:
         return {"cues": torch.from_numpy(np.stack(masks)).unsqueeze(1)}
 
     def edit(self, key: CellKey, inputs: Tensor, mask: Tensor, fill: Tensor) -> Tensor:
-        return inputs + mask * (fill - inputs)
+        return torch.lerp(inputs, fill, mask)
 
     def listen(self, key: CellKey, item_id: str, mask: Tensor) -> np.ndarray | None:
         """The recording with only the cells of `mask`, as a waveform in the cell's window.
