@@ -10,7 +10,7 @@ from sonolens.report import figures
 from sonolens.report.listening import write as write_page
 from sonolens.score import classification, registry, tables
 from sonolens.store import ArrayStore, read_parquet, write_csv, write_json
-from sonolens.studies.digits import listening, pictures, summary
+from sonolens.studies.digits import comparison, listening, pictures, summary
 from sonolens.studies.digits.adapter import DigitsAdapter
 from sonolens.studies.digits.cells import cell_names
 from sonolens.studies.digits.headline import bootstrap_options, headline
@@ -52,6 +52,9 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     shown = summary.with_first_fill(params, xai)
     for cell in sorted(shown["cell"].unique()):
         figures.score_table(shown[shown["cell"] == cell], directions, pages / f"scores_{cell}.png")
+    comparison.write(params, scores, curves, shown, pages)
+    for cell in sorted(xai["cell"].unique()):
+        comparison.removal_matrix(params, xai, cell, pages)
     for name, grid in pictures.grids(params, adapter, store, predictions).items():
         figures.attribution_grid(grid, pages / f"{name}.png")
     if (maps := listening.audible(params, store)) is not None:
