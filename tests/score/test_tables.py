@@ -19,7 +19,8 @@ def scores(levels: dict[str, float], generator: np.random.Generator) -> pd.DataF
     rows = [
         {"cell": "main", "protocol": "person", "variant": "trained", "fold": person // 3,
          "model_seed": seed, "method": method, "baseline": "none", "metric": metric,
-         "fill": "none", "metric_params": "{}", "item_id": f"{person}-{item}", "person_id": f"p{person}",
+         "fill": "none", "metric_params": "{}",
+         "item_id": f"{person}-{item}", "person_id": f"p{person}",
          "score": level + person + generator.normal(0, 0.01)}
         for metric in ("up", "down", "neither")
         for method, level in levels.items()

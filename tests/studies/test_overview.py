@@ -58,7 +58,8 @@ def scores(
         {
             "study": "digits", "cell": "audio-64", "protocol": "person", "fold": person % 2,
             "model_seed": seed, "variant": variant, "method": method, "baseline": baseline,
-            "target": "predicted", "metric": metric, "fill": "none", "metric_params": '{"mask": null}',
+            "target": "predicted", "metric": metric, "fill": "none",
+            "metric_params": '{"mask": null}',
             "item_id": f"p{person}_{item}", "person_id": f"p{person}", "corpus": "words",
             "score": level * (1 if variant == "trained" else 0.2) + person / 10
             + (generator.normal(0, 0.01) if method != "like_energy"

@@ -1,4 +1,4 @@
-"""Methods beside each other: ranks, curves, baselines against removal values; pictures and words."""
+"""Methods beside each other: ranks, curves, baselines by removal value; pictures and words."""
 
 from __future__ import annotations
 
