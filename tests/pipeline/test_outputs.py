@@ -19,6 +19,7 @@ from sonolens.pipeline import load_pipeline
 pytestmark = pytest.mark.pipeline
 
 STABLE = {
+    ".html",
     ".json",
     ".csv",
     ".parquet",
@@ -27,7 +28,7 @@ STABLE = {
     ".png",
     ".md",
 }  # see test_byte_stability
-TEXT = {".json", ".csv", ".md"}
+TEXT = {".json", ".csv", ".md", ".html"}
 DATE = re.compile(r"\b20\d\d-\d\d-\d\d[T ]\d\d:\d\d|\b\d\d:\d\d:\d\d\b")
 ABSOLUTE = re.compile(r"(?<![\w.])(?:/(?:home|root|tmp|var|Users|mnt|work)/|[A-Z]:\\)")
 
