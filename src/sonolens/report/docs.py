@@ -379,7 +379,11 @@ def _matches(row: dict[str, Any], where: dict[str, Any]) -> bool:
 def _cell(row: dict[str, Any], column: str, digits: int) -> str:
     if column.endswith("~"):
         name = column[:-1]
-        return interval(row[name], row[f"{name}_ci_low"], row[f"{name}_ci_high"], digits)
+        low, high = (
+            row[f"{name}_{end}"] if f"{name}_{end}" in row else row[end]
+            for end in ("ci_low", "ci_high")
+        )
+        return interval(row[name], low, high, digits)
     value = row[column]
     if value is None:
         return EMPTY
