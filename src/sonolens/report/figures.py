@@ -28,6 +28,7 @@ PUBLICATION_DPI = 300
 REFERENCES = {"clip_max": "loudest cell", "full_scale": "full scale"}
 SIGNED_MAP, POWER_MAP, GREY_MAP = "RdBu_r", "magma", "gray"
 TICKS_HZ = np.array([100, 250, 500, 1000, 2000, 4000, 8000, 16000])
+MAPS_PER_LINE = 8
 MIN_TICK_GAP = 0.07  # share of the axis
 # Where `publication` sends pictures.
 _publication: ContextVar[Path | None] = ContextVar("publication", default=None)
@@ -143,9 +144,14 @@ def _label_bands(ax: plt.Axes, frequencies_hz: np.ndarray) -> None:
 
 
 def attribution_grid(grid: Grid, path: Path) -> None:
-    """Input and signed maps, a row per item; the truth is outlined where there is one."""
+    """Input and signed maps of every item; the truth is outlined where there is one.
+
+    Many maps of an item go on in a second line.
+    """
     n_items, labels = len(grid.inputs), list(grid.maps)
-    n_columns = len(labels) + 1
+    n_lines = -(-len(labels) // MAPS_PER_LINE)
+    n_columns = -(-len(labels) // n_lines) + 1
+    n_rows = n_items * n_lines
     if is_picture(grid.axes):
         x_label, y_label, level = "column (pixels)", "row (pixels)", grid.axes["scale"]["unit"]
     else:
@@ -154,34 +160,41 @@ def attribution_grid(grid: Grid, path: Path) -> None:
     # Sizes in inches: to fit a layout to some hundred axes takes longer than to draw them.
     left, right, top, bottom, gap = 1.55, 0.95, 0.4, 0.5, 0.08
     panel = 1.4 if is_picture(grid.axes) else 1.9
+    between = 0.25 if n_lines == 1 else 0.4  # every line needs its names where there are several
     width = left + n_columns * (panel + gap) - gap + right
-    height = top + n_items * 1.65 - 0.25 + bottom
-    with sheet(path, n_items, n_columns, width, height, fitted=False) as axes:
+    height = top + n_rows * (1.4 + between) - between + bottom
+    with sheet(path, n_rows, n_columns, width, height, fitted=False) as axes:
         figure = axes[0, 0].figure
         figure.subplots_adjust(
             left=left / width, right=1 - right / width, top=1 - top / height,
-            bottom=bottom / height, wspace=gap / panel, hspace=0.25 / 1.4,
+            bottom=bottom / height, wspace=gap / panel, hspace=between / 1.4,
         )  # fmt: skip
-        for row in range(n_items):
-            mesh = draw_map(axes[row, 0], grid.inputs[row], grid.axes, signed=False)
-            axes[row, 0].set_ylabel(y_label, fontsize=8)
-            axes[row, 0].tick_params(labelsize=7)
-            axes[row, 0].set_title(grid.titles[row], fontsize=8)
-            for column, label in enumerate(labels, start=1):
-                ax, values = axes[row, column], grid.maps[label][row]
+        for item in range(n_items):
+            own = axes[item * n_lines : (item + 1) * n_lines]
+            mesh = draw_map(own[0, 0], grid.inputs[item], grid.axes, signed=False)
+            own[0, 0].set_ylabel(y_label, fontsize=8)
+            own[0, 0].tick_params(labelsize=7)
+            own[0, 0].set_title(grid.titles[item], fontsize=8)
+            places = list(own[:, 1:].flat)
+            for ax, label in zip(places, labels, strict=False):
+                values = grid.maps[label][item]
                 limit = float(np.quantile(np.abs(values), 0.99)) or 1.0
                 signed = draw_map(ax, values / limit, grid.axes, signed=True, limit=1.0)
-                if row == 0:
+                if item == 0 or n_lines > 1:
                     ax.set_title(label.replace("_", " "), fontsize=8)
                 ax.set_yticks([])
             if grid.masks is not None:
-                for ax in axes[row]:
-                    outline(ax, grid.masks[row], grid.axes)
-        for ax in axes[:-1].flat:
-            ax.set_xticks([])
-        for ax in axes[-1]:
-            ax.set_xlabel(x_label, fontsize=8)
-            ax.tick_params(axis="x", labelsize=7)
+                for ax in [own[0, 0], *places[: len(labels)]]:
+                    outline(ax, grid.masks[item], grid.axes)
+            for ax in [*own[1:, 0], *places[len(labels) :]]:
+                ax.set_visible(False)
+        lowest = [next(ax for ax in column[::-1] if ax.get_visible()) for column in axes.T]
+        for ax in axes.flat:
+            if ax in lowest:
+                ax.set_xlabel(x_label, fontsize=8)
+                ax.tick_params(axis="x", labelsize=7)
+            else:
+                ax.set_xticks([])
         bar = min(height - top - bottom, 3.5) / height
         at = (bottom + (height - top - bottom) / 2) / height - bar / 2
         level_bar = figure.add_axes((0.55 / width, at, 0.14 / width, bar))
