@@ -105,3 +105,16 @@ def test_results_under_the_names_of_audio_xai(repro, tmp_path):
     assert any("/sklearn_digits_integrated_gradients_black_16_" in path for path in maps)
     assert {f"{path}{kind}" for path in maps for kind in (".npy", ".png")} <= written
     assert "checkpoints/formant_words_resnet18_narrow_32.safetensors" in written
+
+
+def test_the_notebook_runs_and_carries_no_output(repro):
+    import nbclient
+    import nbformat
+
+    notebook = nbformat.read(repro / "notebooks/results_analysis.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    folder = {"metadata": {"path": str(repro / "notebooks")}}
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=folder).execute()
+    text = str([cell.get("outputs") for cell in notebook.cells])
+    for word in ("accuracy_person", "legacy_zero", "mean rank", "audio/wav", "beats_energy"):
+        assert word in text
