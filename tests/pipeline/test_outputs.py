@@ -113,8 +113,10 @@ def test_the_notebook_runs_and_carries_no_output(repro):
 
     notebook = nbformat.read(repro / "notebooks/results_analysis.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)
-    folder = {"metadata": {"path": str(repro / "notebooks")}}
-    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=folder).execute()
+    resources = {"metadata": {"path": str(repro / "notebooks")}}
+    nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources=resources
+    ).execute()
     text = str([cell.get("outputs") for cell in notebook.cells])
     for word in ("accuracy_person", "legacy_zero", "mean rank", "audio/wav", "beats_energy"):
         assert word in text
