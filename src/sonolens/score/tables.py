@@ -62,7 +62,9 @@ def with_ranks(table: pd.DataFrame, directions: Mapping[str, str]) -> pd.DataFra
     ordered = [metric for metric, end in directions.items() if end in ("higher", "lower")]
     table = table[table["metric"].isin(ordered)]
     ranked = []
-    for key, rows in table.groupby([*CELL_COLUMNS, "metric", "metric_params"], dropna=False):
+    for key, rows in table.groupby(
+        [*CELL_COLUMNS, "metric", "fill", "metric_params"], dropna=False
+    ):
         direction: Any = directions[str(key[3])]
         ranks, _ = directed_ranks(rows["value"].to_numpy(), direction)
         ranked.append(rows.assign(rank=ranks, n_ranked=len(rows)))

@@ -58,6 +58,7 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
     for name, grid in pictures.grids(params, adapter, store, predictions).items():
         figures.attribution_grid(grid, pages / f"{name}.png")
     if (maps := listening.audible(params, store)) is not None:
-        clips = listening.clips(params, adapter, store, maps, scores)
+        heard = summary.with_first_fill(params, scores)
+        clips = listening.clips(params, adapter, store, maps, heard)
         about = listening.about(adapter, maps, len(clips))
         write_page(pages / "listening.html", clips, listening.TITLE, about)

@@ -14,13 +14,23 @@ from sonolens.score.tables import CELL_COLUMNS, compare, rows_of, score_table, w
 from sonolens.studies.overview.params import Report
 
 # Methods of one corpus and cell, explained on one kind of model and judged by one metric.
-BOARD = ["study", "corpus", "cell", "variant", "metric", "metric_params"]
+BOARD = ["study", "corpus", "cell", "variant", "metric", "fill", "metric_params"]
 ROW = ["method", "baseline"]
 # For a map that knows nothing each of these is expected to be the truth's share of all cells, the
 # one figure of chance that a study reports.
 SHARE_METRICS = ("relevance_rank_accuracy", "relevance_mass_accuracy", "pointing_game")
 COLUMNS = (
-    *("study", "corpus", "cell", "variant", "method", "baseline", "metric", "metric_params"),
+    *(
+        "study",
+        "corpus",
+        "cell",
+        "variant",
+        "method",
+        "baseline",
+        "metric",
+        "fill",
+        "metric_params",
+    ),
     *("direction", "n_person", "n_item", "value", "ci_low", "ci_high", "chance", "rank"),
     *("n_ranked", "beats_energy", "energy_baseline", "difference", "difference_ci_low"),
     *("difference_ci_high", "n_person_paired", "rank_biserial", "p", "p_holm"),
@@ -175,5 +185,5 @@ def summary_metrics(board: pd.DataFrame, report: Report) -> dict[str, float]:
 
 def agreement(board: pd.DataFrame) -> stats.Agreement:
     """Kendall's W of the metrics' rankings of the same methods."""
-    ranks = board.pivot(index=["metric", "metric_params"], columns=ROW, values="rank")
+    ranks = board.pivot(index=["metric", "fill", "metric_params"], columns=ROW, values="rank")
     return stats.kendall_w(ranks.dropna(axis=1).to_numpy())
