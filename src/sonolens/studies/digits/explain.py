@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sonolens.explain import cells
 from sonolens.explain.contract import CellKey
+from sonolens.explain.registry import METHODS
 from sonolens.explain.shards import Shards
 from sonolens.params import StageParams
 from sonolens.pipeline import StageFiles, scratch
@@ -24,8 +25,8 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
         baselines=by_cell(params.study, section.baselines),
         options={
             "chunk_size": section.chunk_size,
-            "integrated_gradients": {"n_steps": section.n_steps},
-        },
+        }
+        | {name: {"n_steps": section.n_steps} for name in stepped()},
         n_items=section.n_items,
         part="test",
         seed=params.common.seed,
@@ -33,6 +34,17 @@ def run(params: StageParams[Params], files: StageFiles, record: Record) -> None:
         shards=Shards(scratch(files.root, "shards")),
         out=files.out("data/digits/explain"),
     )
+
+
+def stepped() -> list[str]:
+    """Methods along a path with equal steps; a guided path needs more of them than others."""
+    return [
+        name
+        for name, info in METHODS.items()
+        if "n_steps" in info.options
+        and name.startswith(("integrated_gradients", "ig_"))
+        and name != "ig_guided"
+    ]
 
 
 def explained_keys(study: Params) -> list[CellKey]:
