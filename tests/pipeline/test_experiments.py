@@ -161,14 +161,13 @@ def lab(repro: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
                 check=True,
             )
             wait_for("the stuck stage", lambda: list(root.parent.glob("stuck.*")))
-            project.run(root, "dvc", "queue", "kill", "stuck")
-            ended = {
-                "two-a": "FINISHED",
-                "two-b": "FINISHED",
-                "broken": "FAILED",
-                "stuck": "KILLED",
-            }
+            ended = {"two-a": "FINISHED", "two-b": "FINISHED", "broken": "FAILED"}
             wait_for("the queue", lambda: ended.items() <= statuses(root).items())
+            # DVC 3.67 ends the worker with what it ran, and a task which that worker takes in its
+            # last half second is lost: none may wait by now.
+            project.run(root, "dvc", "queue", "kill", "stuck")
+            ended["stuck"] = "KILLED"
+            wait_for("the killed one", lambda: ended.items() <= statuses(root).items())
             wait_for("their commits", lambda: {"two-a", "two-b"} <= experiments(root))
             yield root
         finally:
